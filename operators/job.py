@@ -1,0 +1,360 @@
+"""`StudyJob`: the one envelope that passes from operator to operator, and what it carries.
+
+Everything here is immutable; an operator returns a copy with its own field
+filled (`dataclasses.replace`). Nothing here reads a file or imports a model
+library.
+
+Index convention, everywhere: an array is (z, y, x) = (slice, row, column); its
+affine takes index (i, j, k) = (column, row, slice) to LPS mm. `array[k, j, i]`
+lies at `lps_from_index @ (i, j, k, 1)`, the centre of that voxel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+Unit = Literal["HU", "SUVbw", "arbitrary"]
+Severity = Literal["CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL", "NOT_ASSESSED"]
+EvidenceKind = Literal["SEG", "SR"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One readable DICOM file, header only.
+
+    Attributes
+    ----------
+    path : Path
+        Where the file is.
+    header : pydicom.dataset.Dataset
+        All elements up to the pixel data, with `file_meta`; text decoded.
+    """
+
+    path: Path
+    header: Dataset
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID (0008,0018)."""
+        return str(self.header.SOPInstanceUID)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Instances with one Series Instance UID, in no particular order."""
+
+    series_instance_uid: str
+    modality: str
+    instances: tuple[Instance, ...]
+
+    @property
+    def description(self) -> str:
+        """Series Description (0008,103E); empty where absent. May hold PHI: never logged."""
+        return str(self.instances[0].header.get("SeriesDescription", "") or "")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Something that was left out, and why.
+
+    Attributes
+    ----------
+    what : str
+        A file's name or a Series Instance UID.
+    reason : str
+        `Refusal.reason`, or why no bundle matches.
+    """
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study of one patient.
+
+    Attributes
+    ----------
+    study_instance_uid : str
+        Study Instance UID (0020,000D).
+    series : tuple of Series
+        Readable series, ordered by UID.
+    refused : tuple of Refused
+        Files that were left out.
+    warnings : tuple of str
+        What a correct reader does with a remark (no PHI).
+    """
+
+    study_instance_uid: str
+    series: tuple[Series, ...]
+    refused: tuple[Refused, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Match:
+    """A series that a bundle's card accepts.
+
+    Attributes
+    ----------
+    bundle : str
+        Name of the bundle's folder.
+    series : Series
+        The series to run it on.
+    """
+
+    bundle: str
+    series: Series
+
+
+@dataclass(frozen=True)
+class QualityFlag:
+    """Something about the input that a reader must see beside the result.
+
+    Attributes
+    ----------
+    name : str
+        Machine name, e.g. ``"duplicates-removed"``.
+    text : str
+        One sentence, no PHI.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A rectangular grid of values with its place in the patient.
+
+    Attributes
+    ----------
+    array : numpy.ndarray, shape (z, y, x), int16 or float32
+        Values in `unit`.
+    lps_from_index : numpy.ndarray, shape (4, 4), float64
+        (i, j, k, 1) → LPS mm; see the module's head.
+    unit : Unit
+        What the values are.
+    frame_of_reference_uid : str
+        Frame of Reference UID (0020,0052).
+    headers : tuple of Dataset
+        The source instance of every slice, in the order of k; headers only.
+    series_instance_uid : str
+        Series the slices come from.
+    bundle : str
+        Which bundle this volume was built for.
+    part : str
+        Which of several volumes of one series ("" where it is the only one).
+    quality : tuple of QualityFlag
+        Remarks that travel into SR and table.
+    padding : numpy.ndarray or None, shape (z, y, x), bool
+        True where the source says "no tissue" (PixelPaddingValue).
+    """
+
+    array: np.ndarray
+    lps_from_index: np.ndarray
+    unit: Unit
+    frame_of_reference_uid: str
+    headers: tuple[Dataset, ...]
+    series_instance_uid: str
+    bundle: str
+    part: str = ""
+    quality: tuple[QualityFlag, ...] = ()
+    padding: np.ndarray | None = None
+
+    @property
+    def source_sop_uids(self) -> tuple[str, ...]:
+        """SOP Instance UID of every slice, in the order of k."""
+        return tuple(str(header.SOPInstanceUID) for header in self.headers)
+
+    @property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        """Distance between slices, between rows, between columns, mm."""
+        i, j, k = np.linalg.norm(self.lps_from_index[:3, :3], axis=0)
+        return float(k), float(j), float(i)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel, mL."""
+        return float(abs(np.linalg.det(self.lps_from_index[:3, :3])) / 1000.0)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: value, scheme designator, meaning (PS3.3 section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one label stands for.
+
+    Attributes
+    ----------
+    number : int
+        Label value in `Segmentation.labels`, from 1.
+    name : str
+        Machine name (``"parotid_left"``).
+    label : str
+        What a reader sees (``"Left parotid gland"``).
+    category, type : Code
+        Segmented Property Category and Type (PS3.3 C.8.20.2).
+    laterality : Code or None
+        Type modifier, right or left, where the structure has a side.
+    colour_rgb : tuple of int
+        0 to 255; written as RecommendedDisplayCIELabValue.
+    """
+
+    number: int
+    name: str
+    label: str
+    category: Code
+    type: Code
+    colour_rgb: tuple[int, int, int]
+    laterality: Code | None = None
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which network, exactly.
+
+    Attributes
+    ----------
+    name, version : str
+        Bundle name and version from its metadata.
+    weights_sha256 : str
+        Of the weights file that ran ("" only for a model without weights).
+    manufacturer : str
+        Who made it.
+    runtime : str
+        E.g. ``"torch-cpu-float32"``; another runtime gives other UIDs.
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+    manufacturer: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels on the grid of their volume.
+
+    Attributes
+    ----------
+    volume : Volume
+        The source.
+    labels : numpy.ndarray, shape (z, y, x), uint8 or uint16
+        0 is background.
+    segments : tuple of Segment
+        Every structure that was looked for, found or not.
+    model : ModelIdentity
+        Who says so.
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    segments: tuple[Segment, ...]
+    model: ModelIdentity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One structure, measured.
+
+    Attributes
+    ----------
+    segment : Segment
+        The structure.
+    voxels : int
+        Count; 0 means looked for and not found, then the rest is None.
+    volume_ml : float or None
+        Count times the voxel volume, mL.
+    mean : float or None
+        Mean of the source values under the mask, in `unit`.
+    unit : Unit
+        Unit of `mean`.
+    severity : Severity
+        NOT_ASSESSED unless an accepted rule measured it.
+    """
+
+    segment: Segment
+    voxels: int
+    volume_ml: float | None
+    mean: float | None
+    unit: Unit
+    severity: Severity = "NOT_ASSESSED"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A segmentation with its findings, one per segment."""
+
+    segmentation: Segmentation
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A DICOM object that was written.
+
+    Attributes
+    ----------
+    kind : EvidenceKind
+        SEG or SR.
+    path : Path
+        The file.
+    sop_instance_uid, series_instance_uid : str
+        Its identity.
+    source_series_uid : str
+        Series it is about.
+    """
+
+    kind: EvidenceKind
+    path: Path
+    sop_instance_uid: str
+    series_instance_uid: str
+    source_series_uid: str
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """A study on its way through the graph.
+
+    Attributes
+    ----------
+    input_dir, output_dir : Path
+        Folder of DICOM files in; folder of results out.
+    recorded_at : str
+        Date and time of the study version's record, ``YYYYMMDDHHMMSS``; our
+        objects bear it, so that a retry writes the same bytes.
+    study : Study or None
+        Set by StudySource.
+    matches, unmatched
+        Set by SeriesSelector.
+    volumes, refused
+        Set by VolumeBuilder; `refused` holds series that could not be built.
+    segmentations, reports, evidence
+        Set by BundleInference, Findings, EvidenceWriter.
+    """
+
+    input_dir: Path
+    output_dir: Path
+    recorded_at: str
+    study: Study | None = None
+    matches: tuple[Match, ...] = ()
+    unmatched: tuple[Refused, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    segmentations: tuple[Segmentation, ...] = ()
+    reports: tuple[Report, ...] = ()
+    evidence: tuple[Evidence, ...] = field(default=())
