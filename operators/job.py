@@ -11,7 +11,7 @@ lies at `lps_from_index @ (i, j, k, 1)`, the centre of that voxel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -84,15 +84,12 @@ class Study:
         Study Instance UID (0020,000D).
     series : tuple of Series
         Readable series, ordered by UID.
-    refused : tuple of Refused
-        Files that were left out.
     warnings : tuple of str
         What a correct reader does with a remark (no PHI).
     """
 
     study_instance_uid: str
     series: tuple[Series, ...]
-    refused: tuple[Refused, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -328,7 +325,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class StudyJob:
-    """A study on its way through the graph.
+    """A drop of DICOM files (usually one study) on its way through the graph.
 
     Attributes
     ----------
@@ -337,12 +334,15 @@ class StudyJob:
     recorded_at : str
         Date and time of the study version's record, ``YYYYMMDDHHMMSS``; our
         objects bear it, so that a retry writes the same bytes.
-    study : Study or None
+    studies : tuple of Study
         Set by StudySource.
+    refused : tuple of Refused
+        Files, studies and series that were left out, each with its reason; every
+        operator may add to it. A refusal of one never stops the others.
     matches, unmatched
         Set by SeriesSelector.
-    volumes, refused
-        Set by VolumeBuilder; `refused` holds series that could not be built.
+    volumes
+        Set by VolumeBuilder.
     segmentations, reports, evidence
         Set by BundleInference, Findings, EvidenceWriter.
     """
@@ -350,11 +350,11 @@ class StudyJob:
     input_dir: Path
     output_dir: Path
     recorded_at: str
-    study: Study | None = None
+    studies: tuple[Study, ...] = ()
+    refused: tuple[Refused, ...] = ()
     matches: tuple[Match, ...] = ()
     unmatched: tuple[Refused, ...] = ()
     volumes: tuple[Volume, ...] = ()
-    refused: tuple[Refused, ...] = ()
     segmentations: tuple[Segmentation, ...] = ()
     reports: tuple[Report, ...] = ()
-    evidence: tuple[Evidence, ...] = field(default=())
+    evidence: tuple[Evidence, ...] = ()
