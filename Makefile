@@ -1,0 +1,80 @@
+# make demo   set up and show the whole line once
+# make test   set up and run the tests
+# Both may be run first, in any order, and again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# PyTorch's own CPU index may be named here, where pip would otherwise take a CUDA build.
+TORCH_INDEX_URL ?=
+STUDY ?=
+SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
+  libpixelmed-java pixelmed-apps default-jre-headless
+
+.PHONY: help setup system demo test test-fast lint format bench lock train evaluate atlas clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed  ## Make .venv with everything that radloop needs
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "radloop needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX_URL),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX_URL) torch==2.13.0)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+system:  ## Install Orthanc, dcmtk and the DICOM validators with apt-get (Debian, as root)
+	@missing=; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	  echo "not installed:$$missing"; \
+	  echo "Install them (as root: apt-get install$$missing); the demo goes on with its built-in archive, tests that need them are skipped."; \
+	  exit 0; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
+	|| echo "apt-get could not install:$$missing"
+
+demo: setup system  ## Make a patient, send it, show SEG, SR and overlays (STUDY=dir: your own study)
+	$(BIN)/radloop demo $(if $(STUDY),--study $(STUDY))
+
+test: setup system  ## Run all tests (RADLOOP_DATA names the folder of real images)
+	$(BIN)/python -m pytest -n auto
+
+test-fast: setup  ## Run the tests that need no server
+	$(BIN)/python -m pytest -n auto --ignore tests/e2e
+
+lint: setup  ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## Measure against peers; writes benchmarks/*/RESULTS.md
+	$(BIN)/python -m benchmarks.evidence $(BENCH_ARGS)
+
+lock: setup  ## Make constraints.txt again from pyproject.toml
+	echo '# Made by: make lock. Versions only; used with pip (-c) and uv alike.' > constraints.new
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links >> constraints.new
+	mv constraints.new constraints.txt
+
+BUNDLE := bundles/head_neck_oar_ct
+BUNDLE_RUN = PYTHONPATH=$(BUNDLE) $(BIN)/python -m monai.bundle run --bundle_root $(BUNDLE) \
+  --logging_file $(BUNDLE)/configs/logging.conf
+
+train: setup  ## Train head_neck_oar_ct from RADLOOP_DATA (an hour or more on 2 cores; resumes)
+	$(BUNDLE_RUN) --config_file $(BUNDLE)/configs/train.yaml
+
+evaluate: setup  ## Measure head_neck_oar_ct on its frozen test list
+	$(BUNDLE_RUN) --config_file "['$(BUNDLE)/configs/inference.yaml', '$(BUNDLE)/configs/evaluate.yaml']"
+
+atlas: setup  ## Make the demo's population atlas again from RADLOOP_DATA
+	cd $(BUNDLE) && $(abspath $(BIN))/python -m scripts.build_atlas --data $(RADLOOP_DATA)/openkbp-hn-ct --out atlas
+
+clean:  ## Remove what was made, the environment too
+	rm -rf $(VENV) demo-out var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

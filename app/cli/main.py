@@ -1,0 +1,55 @@
+"""`radloop`: one command a file; nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.cli.bundles import bundles
+from app.cli.demo import demo
+from app.cli.doctor import doctor
+from app.cli.exit_codes import Exit
+from app.cli.run import run
+from app.cli.serve import serve
+from operators.errors import Refusal
+
+cli = typer.Typer(
+    name="radloop",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="DICOM studies in, SEG and SR out, beside your PACS. "
+    "Research use: not for diagnosis until validated locally.",
+)
+cli.command()(demo)
+cli.command()(run)
+cli.command()(serve)
+cli.command()(doctor)
+cli.add_typer(bundles, name="bundles")
+
+
+@cli.callback(invoke_without_command=True)
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"radloop {installed('radloop')}")
+        raise typer.Exit(Exit.OK)
+
+
+def main() -> None:
+    """Entry point: a refusal is one sentence on stderr, never a traceback."""
+    try:
+        cli()
+    except Refusal as refusal:
+        typer.secho(refusal.reason, err=True, fg=typer.colors.RED)
+        sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

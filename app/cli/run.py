@@ -1,0 +1,104 @@
+"""`radloop run`: one folder of DICOM, once, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.exit_codes import TABLE, Exit
+
+
+def run(
+    study_dir: Annotated[
+        Path,
+        typer.Argument(help="Folder of DICOM files, read recursively.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where results go; made if missing.")
+    ] = Path("radloop-out"),
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Run this bundle whatever BodyPartExamined says.", show_default=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print result.json instead of tables.")
+    ] = False,
+) -> None:
+    """Analyse a folder of DICOM and write SEG, SR and result.json.
+
+    Example: radloop run /media/cd/DICOM -o results
+    """
+    from app.cli.progress import graph_progress
+    from app.oneshot import Nothing, analyse_folder
+
+    try:
+        with graph_progress(quiet=as_json) as progress:
+            result = analyse_folder(study_dir, output, bundle=bundle, progress=progress)
+    except Nothing as nothing:
+        typer.secho(str(nothing), err=True, fg=typer.colors.RED)
+        raise typer.Exit(Exit.USAGE) from None
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        print_result(result)
+    raise typer.Exit(exit_code(result))
+
+
+run.__doc__ = f"{run.__doc__}\n\n    {TABLE}"
+
+
+def exit_code(result: dict[str, Any]) -> Exit:
+    """What the command says to a shell about a result."""
+    if result["refused"]:
+        return Exit.REFUSED
+    return Exit.OK if result["results"] else Exit.NO_MATCH
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Tables for a person: what was measured, what was left out and why, what was written."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for entry in result["results"]:
+        table = Table(
+            title=f"{entry['bundle']} {entry['version']} · weights {entry['weights_sha256'][:12]}",
+            title_justify="left",
+        )
+        table.add_column("segment")
+        table.add_column("volume mL", justify="right")
+        table.add_column(f"mean {entry['unit']}", justify="right")
+        table.add_column("severity")
+        for finding in entry["findings"]:
+            found = finding["voxels"] > 0
+            table.add_row(
+                finding["label"],
+                f"{finding['volume_ml']:.1f}" if found else "not found",
+                f"{finding['mean']:.0f}" if finding["mean"] is not None else "",
+                finding["severity"],
+            )
+        console.print(table)
+        for flag in entry["quality"]:
+            console.print(f"[yellow]quality[/] {flag['text']}")
+        for item in entry["evidence"]:
+            console.print(f"[green]{item['kind']:<3}[/] {item['path']}", soft_wrap=True)
+    _print_left_out(console, "no bundle matches", result["unmatched"])
+    _print_left_out(console, "refused", result["refused"])
+    for warning in result["warnings"]:
+        console.print(f"[yellow]warning[/] {warning}", highlight=False)
+    if not result["results"] and not result["refused"]:
+        console.print("No series matches a bundle: nothing was analysed.")
+
+
+def _print_left_out(console: Any, title: str, entries: list[dict[str, str]]) -> None:
+    from rich.markup import escape
+
+    for entry in entries:
+        console.print(
+            f"[red]{title}[/] {escape(entry['what'])}: {escape(entry['reason'])}",
+            highlight=False,
+            soft_wrap=True,
+        )

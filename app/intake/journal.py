@@ -1,0 +1,178 @@
+"""The journal: one SQLite file that lists what was received and what became of it.
+
+WAL with `synchronous=FULL`: a committed row survives a power cut. The listener
+adds instances through `JournalWriter`, which commits those of all associations
+together (one fsync for many); the dispatcher reads them and keeps the states of
+the studies (`ledger`). No PHI: UIDs, digests, AE titles, times.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+MAX_BATCH = 256
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS instances (
+  id INTEGER PRIMARY KEY,                -- order of arrival
+  sop_instance_uid TEXT NOT NULL,
+  digest TEXT NOT NULL,                  -- sha256 of the data set as received
+  sop_class_uid TEXT NOT NULL,
+  transfer_syntax_uid TEXT NOT NULL,
+  name TEXT NOT NULL,                    -- path below spool/instances
+  size INTEGER NOT NULL,                 -- bytes
+  calling_aet TEXT NOT NULL,
+  received_at REAL NOT NULL,             -- seconds since the epoch
+  grouped INTEGER NOT NULL DEFAULT 0,    -- 1 once its study is known, or known to be unreadable
+  study_uid TEXT,                        -- NULL where it could not be read
+  version INTEGER,                       -- study version it first belonged to
+  ours INTEGER NOT NULL DEFAULT 0,       -- 1: a result of radloop that came back
+  UNIQUE (sop_instance_uid, digest)
+);
+CREATE INDEX IF NOT EXISTS instances_ungrouped ON instances (id) WHERE grouped = 0;
+CREATE INDEX IF NOT EXISTS instances_study ON instances (study_uid, version);
+CREATE TABLE IF NOT EXISTS studies (
+  study_uid TEXT NOT NULL,
+  version INTEGER NOT NULL,              -- from 1; a late instance makes the next
+  state TEXT NOT NULL,
+  reason TEXT NOT NULL DEFAULT '',
+  attempts INTEGER NOT NULL DEFAULT 0,   -- analyses that ended badly
+  recorded_at TEXT NOT NULL DEFAULT '',  -- YYYYMMDDHHMMSS when complete; results bear it
+  results TEXT NOT NULL DEFAULT '[]',    -- JSON: file names in the output folder
+  created_at REAL NOT NULL,
+  updated_at REAL NOT NULL,
+  PRIMARY KEY (study_uid, version)
+);
+CREATE INDEX IF NOT EXISTS studies_state ON studies (state, updated_at);
+"""
+
+
+@dataclass(frozen=True)
+class Received:
+    """One row: an instance that is in the spool."""
+
+    sop_instance_uid: str
+    digest: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    name: str
+    size: int
+    calling_aet: str
+    received_at: float
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """Open the journal, in autocommit, with durable commits.
+
+    Raises
+    ------
+    sqlite3.Error
+        Not a database, or not writable.
+    """
+    connection = sqlite3.connect(
+        file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def prepare(file: Path) -> sqlite3.Connection:
+    """Open the journal and make its tables where they are not there yet."""
+    connection = connect(file)
+    connection.executescript(_SCHEMA)
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    return connection
+
+
+def insert(connection: sqlite3.Connection, rows: list[Received]) -> None:
+    """Add rows in one transaction; an instance that is there already changes nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany(
+            "INSERT OR IGNORE INTO instances (sop_instance_uid, digest, sop_class_uid,"
+            " transfer_syntax_uid, name, size, calling_aet, received_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    row.sop_instance_uid,
+                    row.digest,
+                    row.sop_class_uid,
+                    row.transfer_syntax_uid,
+                    row.name,
+                    row.size,
+                    row.calling_aet,
+                    row.received_at,
+                )
+                for row in rows
+            ],
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+class JournalWriter:
+    """Commits rows from many threads, as many at once as are waiting.
+
+    Parameters
+    ----------
+    file : Path
+        A prepared journal.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._connection = connect(file)
+        self._waiting: queue.SimpleQueue[tuple[Received, Future[None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def record(self, row: Received, timeout_s: float = BUSY_SECONDS) -> None:
+        """Return once the row is durable.
+
+        Raises
+        ------
+        sqlite3.Error
+            It could not be written.
+        TimeoutError
+            It was not within `timeout_s`.
+        """
+        done: Future[None] = Future()
+        self._waiting.put((row, done))
+        done.result(timeout=timeout_s)
+
+    def close(self) -> None:
+        """Commit what is waiting and end the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while (entry := self._waiting.get()) is not None:
+            batch = [entry]
+            while len(batch) < MAX_BATCH and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(following)
+            self._commit(batch)
+
+    def _commit(self, batch: list[tuple[Received, Future[None]]]) -> None:
+        try:
+            insert(self._connection, [row for row, _ in batch])
+        except sqlite3.Error as error:
+            for _, done in batch:
+                done.set_exception(error)
+        else:
+            for _, done in batch:
+                done.set_result(None)

@@ -1,0 +1,82 @@
+"""One folder in, one folder out: what `radloop run` and the MAP entry point share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULT_FILE = "result.json"
+
+
+class Nothing(Exception):
+    """There is no such folder, or nothing in it."""
+
+
+def analyse_folder(
+    study_dir: Path,
+    output: Path,
+    *,
+    bundle: str | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """Analyse a folder and write SEG, SR and `result.json`.
+
+    A second run into the same folder writes the same objects: it takes the
+    record's time from the `result.json` that is there.
+
+    Parameters
+    ----------
+    study_dir : Path
+        Folder of DICOM files.
+    output : Path
+        Folder of results; made if missing.
+    bundle : str or None
+        Run this one, whatever the body part says.
+    progress : callable
+        Called with the name of each stage as it begins.
+
+    Returns
+    -------
+    dict
+        What `result.json` holds.
+
+    Raises
+    ------
+    Nothing
+        `study_dir` is no folder, or is empty.
+    Refusal
+        A bundle can't be found, or a card is wrong.
+    """
+    if not study_dir.is_dir():
+        raise Nothing(f"{study_dir} is no folder. Give the folder that holds the DICOM files.")
+    if not any(path.is_file() for path in study_dir.rglob("*")):
+        raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
+    progress("models")
+    from app.graph import analyse, load_models
+
+    output.mkdir(parents=True, exist_ok=True)
+    job = analyse(
+        study_dir,
+        output,
+        recorded_at(output),
+        models=load_models(),
+        bundle=bundle,
+        progress=progress,
+    )
+    from operators.evidence.result import summarise
+
+    result = summarise(job)
+    (output / RESULT_FILE).write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def recorded_at(output: Path) -> str:
+    """``YYYYMMDDHHMMSS`` of the result that is already in a folder, else of now."""
+    try:
+        earlier = json.loads((output / RESULT_FILE).read_text())["recorded_at"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return time.strftime("%Y%m%d%H%M%S")
+    return str(earlier)

@@ -1,0 +1,284 @@
+"""What a site may decide, in one place: file, environment, defaults.
+
+A value is looked up in this order: a keyword of the call, the environment
+(`RADLOOP_PORT=11113`), the settings file (`port: 11113`), the default. The file
+is the one that `RADLOOP_CONFIG` names, else `/etc/radloop/radloop.yaml` where
+that exists. A name that is not in the table below is an error, in the file and
+in the environment: a misspelt destination would otherwise be a result that
+nobody receives.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from operators.errors import Refusal
+
+PREFIX = "RADLOOP_"
+CONFIG_VARIABLE = "RADLOOP_CONFIG"
+SYSTEM_FILE = Path("/etc/radloop/radloop.yaml")
+# Read by others: the settings file's own name and the tests' data folder.
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "RADLOOP_DATA"})
+
+_AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}")
+_CSTORE_TARGET = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
+
+
+class SettingsRefusal(Refusal):
+    """The settings can't be used; every problem is listed, none of the secrets."""
+
+    code = "RL-0600"
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__(
+            "settings: " + "; ".join(problems) + ". `radloop doctor` prints what is in force."
+        )
+
+
+def check_ae_title(value: str) -> str:
+    """An AE title as PS3.5 6.2 allows it: 1 to 16 printable ASCII characters, no backslash."""
+    if not _AE_TITLE.fullmatch(value):
+        raise ValueError("an AE title has 1 to 16 ASCII characters and no backslash")
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings of `radloop serve`; see the module's head for where they come from.
+
+    Attributes
+    ----------
+    ae_title : str
+        Our AE title; callers may use any called title.
+    host, port : str, int
+        Where the C-STORE listener binds; port 0 takes a free one and prints it.
+    spool : Path
+        Received instances and the journal; one service per spool.
+    output_dir : Path
+        Results, one folder per study version.
+    bundles : Path or None
+        A folder with further bundles, beside those that are shipped.
+    quiet_seconds : float
+        A study is complete after this long without a new instance, s.
+    allowed_calling_aets : tuple of str
+        AE titles that may send; empty means anyone.
+    allowed_addresses : tuple of str
+        Addresses or networks (``10.1.0.0/16``) that may connect; empty means anyone.
+    max_associations : int
+        Associations at the same time.
+    max_pdu : int
+        Largest PDU that a peer may send, bytes.
+    min_free_bytes : int
+        Free space of the spool's disk below which instances are refused (0xA700).
+    study_timeout_s : float
+        Analysis of one study may take this long, s.
+    max_attempts : int
+        Tries before a study that crashes or hangs the worker has failed.
+    stop_seconds : float
+        How long a stop waits for the study in work before handing it back, s.
+    orthanc_url : str or None
+        Orthanc's REST root, e.g. ``http://127.0.0.1:8042``.
+    orthanc_user, orthanc_password : str or None, SecretStr or None
+        Its basic authentication.
+    deliver_to_folder : Path or None
+        A folder that gets a copy of every result.
+    deliver_to_cstore : str or None
+        An archive that takes C-STORE, as ``AET@host:port``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    ae_title: str = "RADLOOP"
+    host: str = "0.0.0.0"
+    port: int = Field(default=11112, ge=0, le=65535)
+    spool: Path = Path("var/spool")
+    output_dir: Path = Path("var/output")
+    bundles: Path | None = None
+    quiet_seconds: float = Field(default=5.0, gt=0)
+    allowed_calling_aets: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_addresses: Annotated[tuple[str, ...], NoDecode] = ()
+    max_associations: int = Field(default=64, ge=1, le=400)  # select(): descriptors below 1024
+    max_pdu: int = Field(default=131072, ge=4096)  # measured: faster than pynetdicom's 16382
+    min_free_bytes: int = Field(default=1 << 30, ge=0)
+    study_timeout_s: float = Field(default=1800.0, gt=0)
+    max_attempts: int = Field(default=2, ge=1)
+    stop_seconds: float = Field(default=20.0, ge=0)
+    orthanc_url: str | None = None
+    orthanc_user: str | None = None
+    orthanc_password: SecretStr | None = None
+    deliver_to_folder: Path | None = None
+    deliver_to_cstore: str | None = None
+
+    @field_validator("ae_title")
+    @classmethod
+    def _title(cls, value: str) -> str:
+        return check_ae_title(value)
+
+    @field_validator("spool", "output_dir", "bundles", "deliver_to_folder")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value is not None else None
+
+    @field_validator("allowed_calling_aets", "allowed_addresses", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):  # the environment has no lists: "PACS1,PACS2"
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_calling_aets")
+    @classmethod
+    def _titles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_ae_title(title) for title in value)
+
+    @field_validator("allowed_addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+    @field_validator("orthanc_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/@]+(/[^@]*)?", value):
+            raise ValueError("begins with http:// or https:// and holds no user or password")
+        return value.rstrip("/") if value else None
+
+    @field_validator("deliver_to_cstore")
+    @classmethod
+    def _cstore(cls, value: str | None) -> str | None:
+        if value:
+            parse_cstore_target(value)
+        return value or None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keywords, environment, file: no dotenv and no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
+
+
+def parse_cstore_target(target: str) -> tuple[str, str, int]:
+    """Split ``AET@host:port``.
+
+    Returns
+    -------
+    tuple of (str, str, int)
+        AE title, host, port.
+
+    Raises
+    ------
+    ValueError
+        Another form.
+    """
+    found = _CSTORE_TARGET.fullmatch(target)
+    if not found or not 0 < int(found["port"]) < 65536:
+        raise ValueError("is written AET@host:port")
+    return check_ae_title(found["aet"]), found["host"], int(found["port"])
+
+
+def settings_file() -> Path | None:
+    """The file that is in force, or None.
+
+    Raises
+    ------
+    SettingsRefusal
+        `RADLOOP_CONFIG` names a file that is not there.
+    """
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise SettingsRefusal([f"{CONFIG_VARIABLE} names {named}, which is no file"])
+        return Path(named)
+    return SYSTEM_FILE if SYSTEM_FILE.is_file() else None
+
+
+def _read_file() -> dict[str, Any]:
+    path = settings_file()
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise SettingsRefusal([f"{path}{line} is not YAML"]) from error
+    except OSError as error:
+        raise SettingsRefusal([f"{path} can't be read ({error.strerror})"]) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsRefusal([f"{path} is not a table of `name: value` lines"])
+    return {str(name): value for name, value in content.items()}
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return f"there is no setting {name}" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force.
+
+    Parameters
+    ----------
+    **overrides
+        Settings that win over environment and file.
+
+    Raises
+    ------
+    SettingsRefusal
+        A value or a name is wrong; lists all of them.
+    """
+    names = (
+        variable.removeprefix(PREFIX).lower()
+        for variable in os.environ
+        if variable.startswith(PREFIX) and variable not in OTHER_VARIABLES
+    )
+    problems = [
+        f"environment: {_unknown(name)}"
+        for name in names
+        if name.split("__")[0] not in Settings.model_fields
+    ]
+    if problems:
+        raise SettingsRefusal(problems)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsRefusal([_sentence(problem) for problem in error.errors()]) from error
+
+
+def _sentence(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return _unknown(name)
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"

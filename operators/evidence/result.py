@@ -1,0 +1,68 @@
+"""`result.json`: what one run found, wrote and left out, for machines. No PHI but UIDs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from operators.job import Report, StudyJob
+
+
+def summarise(job: StudyJob) -> dict[str, Any]:
+    """A finished job as plain JSON values.
+
+    Parameters
+    ----------
+    job : StudyJob
+        As the last operator left it.
+
+    Returns
+    -------
+    dict
+        `results` (one per segmented volume), `unmatched`, `refused`, `warnings`.
+    """
+    return {
+        "schema": 1,
+        "recorded_at": job.recorded_at,
+        "studies": [study.study_instance_uid for study in job.studies],
+        "results": [_result(report, job) for report in job.reports],
+        "unmatched": [asdict(entry) for entry in job.unmatched],
+        "refused": [asdict(entry) for entry in job.refused],
+        "warnings": [warning for study in job.studies for warning in study.warnings],
+    }
+
+
+def _result(report: Report, job: StudyJob) -> dict[str, Any]:
+    volume, model = report.segmentation.volume, report.segmentation.model
+    return {
+        "bundle": model.name,
+        "version": model.version,
+        "weights_sha256": model.weights_sha256,
+        "runtime": model.runtime,
+        "series_instance_uid": volume.series_instance_uid,
+        "part": volume.part,
+        "unit": volume.unit,
+        "quality": [asdict(flag) for flag in volume.quality],
+        "findings": [
+            {
+                "number": finding.segment.number,
+                "name": finding.segment.name,
+                "label": finding.segment.label,
+                "voxels": finding.voxels,
+                "volume_ml": finding.volume_ml,
+                "mean": finding.mean,
+                "severity": finding.severity,
+            }
+            for finding in report.findings
+        ],
+        "evidence": [
+            {
+                "kind": item.kind,
+                "path": str(item.path),
+                "sop_instance_uid": item.sop_instance_uid,
+                "series_instance_uid": item.series_instance_uid,
+            }
+            for item in job.evidence
+            if item.source_series_uid == volume.series_instance_uid
+        ],
+    }

@@ -1,0 +1,41 @@
+"""BundleInference: volumes in, segmentations out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
+from operators.errors import Refusal
+from operators.job import Refused, Segmentation, StudyJob
+from operators.models.warm import WarmModels
+
+
+class BundleInference(Operator):
+    """Run on each volume the bundle that it was built for. The running is in `bundle.py`."""
+
+    def __init__(self, fragment: Any, *args: Any, models: WarmModels, **kwargs: Any) -> None:
+        self.models = models
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        spec.input("job")
+        spec.output("segmented")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        job: StudyJob = op_input.receive("job")
+        op_output.emit(segment_all(job, self.models), "segmented")
+
+
+def segment_all(job: StudyJob, models: WarmModels) -> StudyJob:
+    """The job with a segmentation for each volume, or the reason why there is none."""
+    done: list[Segmentation] = []
+    refused: list[Refused] = []
+    for volume in job.volumes:
+        try:
+            done.append(models.get(volume.bundle).segment(volume))
+        except Refusal as refusal:
+            refused.append(Refused(volume.series_instance_uid, refusal.reason))
+    return replace(job, segmentations=tuple(done), refused=(*job.refused, *refused))
