@@ -8,11 +8,13 @@ what is costly, the models, is made once and handed in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from app.bundle_folders import bundle_folders
-from operators.core import Application
+from operators.core import Application, CountCondition, Operator
 from operators.evidence.operator import EvidenceWriter
 from operators.findings.operator import Findings
 from operators.job import StudyJob
@@ -55,18 +57,31 @@ class RadloopGraph(Application):
 
     def compose(self) -> None:
         accepts = {name: card.accepts for name, card in self._models.cards.items()}
+        announced = functools.partial(_announced, progress=self._progress)
         line = [
-            StudySource(self, job=self._job, name="study"),
-            SeriesSelector(
+            # An operator without an input would run for ever: once is what is wanted.
+            announced(StudySource)(self, CountCondition(self, 1), job=self._job, name="study"),
+            announced(SeriesSelector)(
                 self, accepts_by_bundle=accepts, forced_bundle=self._bundle, name="selection"
             ),
-            VolumeBuilder(self, name="volume"),
-            BundleInference(self, models=self._models, name="inference"),
-            Findings(self, name="findings"),
-            EvidenceWriter(self, sink=self._sink, name="evidence"),
+            announced(VolumeBuilder)(self, name="volume"),
+            announced(BundleInference)(self, models=self._models, name="inference"),
+            announced(Findings)(self, name="findings"),
+            announced(EvidenceWriter)(self, sink=self._sink, name="evidence"),
         ]
         for before, after in zip(line, line[1:], strict=False):
             self.add_flow(before, after)
+
+
+def _announced(kind: type[Operator], progress: Callable[[str], None]) -> type[Operator]:
+    """The same operator, that says its name before it computes."""
+
+    class Announced(kind):  # type: ignore[misc, valid-type]
+        def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+            progress(self.name)
+            super().compute(op_input, op_output, context)
+
+    return Announced
 
 
 def load_models() -> WarmModels:
@@ -116,6 +131,8 @@ def analyse(
     BundleUnknown
         `bundle` is not installed.
     """
+    if bundle is not None:
+        models.card(bundle)
     finished: list[StudyJob] = []
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
     RadloopGraph(

@@ -32,8 +32,8 @@ from operators.errors import Refusal
 PREFIX = "RADLOOP_"
 CONFIG_VARIABLE = "RADLOOP_CONFIG"
 SYSTEM_FILE = Path("/etc/radloop/radloop.yaml")
-# Read by others: the settings file's own name and the tests' data folder.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "RADLOOP_DATA"})
+# Read elsewhere: this file's own name, `app.bundle_folders`, the tests' images.
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA"})
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}")
 _CSTORE_TARGET = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
@@ -71,8 +71,6 @@ class Settings(BaseSettings):
         Received instances and the journal; one service per spool.
     output_dir : Path
         Results, one folder per study version.
-    bundles : Path or None
-        A folder with further bundles, beside those that are shipped.
     quiet_seconds : float
         A study is complete after this long without a new instance, s.
     allowed_calling_aets : tuple of str
@@ -114,7 +112,6 @@ class Settings(BaseSettings):
     port: int = Field(default=11112, ge=0, le=65535)
     spool: Path = Path("var/spool")
     output_dir: Path = Path("var/output")
-    bundles: Path | None = None
     quiet_seconds: float = Field(default=5.0, gt=0)
     allowed_calling_aets: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_addresses: Annotated[tuple[str, ...], NoDecode] = ()
@@ -135,7 +132,7 @@ class Settings(BaseSettings):
     def _title(cls, value: str) -> str:
         return check_ae_title(value)
 
-    @field_validator("spool", "output_dir", "bundles", "deliver_to_folder")
+    @field_validator("spool", "output_dir", "deliver_to_folder")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None

@@ -38,6 +38,7 @@ _raise_stack_limit()
 # An operator's exception comes out of run() unchanged; the C++ lines before it only repeat it.
 os.environ.setdefault("HOLOSCAN_LOG_LEVEL", "OFF")
 
+from holoscan.conditions import CountCondition  # noqa: E402  (the preload must come first)
 from holoscan.core import (  # noqa: E402  (the preload must come first)
     Application,
     ExecutionContext,
@@ -49,6 +50,7 @@ from holoscan.core import (  # noqa: E402  (the preload must come first)
 
 __all__ = [
     "Application",
+    "CountCondition",
     "ExecutionContext",
     "InputContext",
     "Operator",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
 import sqlite3
 import threading
@@ -88,7 +89,7 @@ def store(event: Event, spool: Spool, journal: JournalWriter) -> int:
     """Keep one instance; the status to answer."""
     from pynetdicom.dsutils import encode_file_meta
 
-    request = event.request
+    request: Any = event.request
     sop_instance_uid = str(request.AffectedSOPInstanceUID or "")
     sop_class_uid = str(request.AffectedSOPClassUID or "")
     if not UID.fullmatch(sop_instance_uid) or not UID.fullmatch(sop_class_uid):
@@ -133,7 +134,8 @@ def _server_class(
         daemon_threads = True
 
         def server_bind(self) -> None:
-            self.socket.close()
+            if self.socket is not None:
+                self.socket.close()
             self.socket = listening
             self.server_address = listening.getsockname()
 
@@ -150,7 +152,7 @@ def _server_class(
 
         def server_close(self) -> None:
             # pynetdicom's shutdown(SHUT_RDWR) would deafen the parent's copy as well.
-            self.socket.close()
+            listening.close()
 
         def shutdown(self) -> None:
             TCPServer.shutdown(self)
@@ -210,11 +212,13 @@ def run_listener(config: ListenerConfig, listening: socket.socket, control: Conn
     try:
         control.recv()
     except (EOFError, OSError):
-        return  # the parent is gone: no answer that is on its way can be a false success
+        os._exit(1)  # the parent is gone: give the port back at once; all that was answered is kept
     server.shutdown()
     deadline = time.monotonic() + GRACE_SECONDS
     while server.active_associations and time.monotonic() < deadline:
         time.sleep(0.05)
     for association in server.active_associations:
-        association.abort()
+        if association.is_established:
+            association.abort()
     journal.close()
+    os._exit(0)  # peers that never said anything have threads that would be waited for

@@ -69,12 +69,11 @@ def _intensity(segmentation: Segmentation, counts: np.ndarray) -> tuple[np.ndarr
 
 def measure_job(job: StudyJob) -> StudyJob:
     """`job` with a report per segmentation; one that is refused doesn't stop the others."""
-    reports, refused = [], []
+    reports: list[Report] = []
+    refused: list[Refused] = []
     for segmentation in job.segmentations:
         try:
             reports.append(measure(segmentation))
         except Refusal as refusal:
             refused.append(Refused(segmentation.volume.series_instance_uid, refusal.reason))
-    return replace(
-        job, reports=(*job.reports, *reports), refused=(*job.refused, *refused)
-    )
+    return replace(job, reports=(*job.reports, *reports), refused=(*job.refused, *refused))

@@ -13,11 +13,11 @@ class Findings(Operator):
     def setup(self, spec: OperatorSpec) -> None:
         """One port each way."""
         spec.input("job")
-        spec.output("job")
+        spec.output("measured")
 
     def compute(
         self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
     ) -> None:
         """Measure every segmentation of the job."""
         job: StudyJob = op_input.receive("job")
-        op_output.emit(measure_job(job), "job")
+        op_output.emit(measure_job(job), "measured")

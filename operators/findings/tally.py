@@ -6,14 +6,10 @@ frames a SEG needs, and the slice of a structure's largest cross-section.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from operators.errors import ModelRefusal
-
-if TYPE_CHECKING:
-    from operators.job import Segmentation
+from operators.job import Segmentation
 
 
 class UndescribedLabel(ModelRefusal):

@@ -26,6 +26,18 @@ class WarmModels:
         self._loaded: dict[str, LoadedBundle] = {}
         self._lock = threading.Lock()
 
+    def card(self, name: str) -> Card:
+        """The card of that bundle.
+
+        Raises
+        ------
+        BundleUnknown
+            Not installed.
+        """
+        if name not in self.cards:
+            raise BundleUnknown(name, sorted(self.cards))
+        return self.cards[name]
+
     def get(self, name: str) -> LoadedBundle:
         """The loaded bundle of that name.
 
@@ -38,9 +50,7 @@ class WarmModels:
         """
         with self._lock:
             if name not in self._loaded:
-                if name not in self.cards:
-                    raise BundleUnknown(name, sorted(self.cards))
-                self._loaded[name] = LoadedBundle(self.cards[name])
+                self._loaded[name] = LoadedBundle(self.card(name))
             return self._loaded[name]
 
     def load_all(self) -> None:

@@ -1,9 +1,8 @@
-"""Where the parts of a DICOM file lie, with every claimed length checked against the file.
+"""A DICOM file, opened with suspicion: where its parts lie and how they are encoded.
 
 pydicom reads a cut value as if it were whole, reserves what a length claims and
-recurses into sequences. So the file is walked here first: without recursion,
-without reading values, within named limits. What this accepts, pydicom gets as
-bytes that end before the pixel data.
+recurses into sequences. So a file is walked first (`walk.py`); what passes, pydicom
+gets as bytes that end before the pixel data.
 """
 
 from __future__ import annotations
@@ -12,40 +11,36 @@ import io
 import os
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
 from typing import BinaryIO
 
-from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from operators.study.refusals import (
     EmptyFile,
-    HeaderTooLarge,
     InflatesTooFar,
-    NestedTooDeep,
     NotARegularFile,
     NotDicom,
     TruncatedFile,
     Unparsable,
     UnreadableFile,
 )
+from operators.study.walk import PixelLocation, Walked, walk
 
-HEADER_LIMIT_BYTES = 64 << 20  # an RT structure set of a whole body has 20 MB
-HEADER_LIMIT_ELEMENTS = 2_000_000
 INFLATED_LIMIT_BYTES = 64 << 20  # a mammogram of 4000 x 5000 pixels has 40 MB
-SEQUENCE_LIMIT_DEPTH = 50  # structured reports reach about 20
 
-NATIVE = frozenset(
+NATIVE_SYNTAXES = frozenset(
     {
         ImplicitVRLittleEndian,
         ExplicitVRLittleEndian,
@@ -54,81 +49,176 @@ NATIVE = frozenset(
     }
 )
 
-_PREAMBLE = 128
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXELS = frozenset({0x7FE00010, 0x7FE00009, 0x7FE00008})
-_VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
-_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
-
-
-@dataclass(frozen=True)
-class PixelLocation:
-    """Where the pixel data lie in the (inflated) file.
-
-    Attributes
-    ----------
-    offset : int
-        First byte of the value.
-    length : int
-        Bytes of the value; for encapsulated pixel data up to the delimiter.
-    fragments : int or None
-        Fragments without the offset table; None for native pixel data.
-    """
-
-    offset: int
-    length: int
-    fragments: int | None
+_PREAMBLE_BYTES = 128
+_META_LIMIT_BYTES = 64 << 10
+_CHUNK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A file whose lengths add up.
+    """A file whose lengths add up; only valid while it is open.
 
     Attributes
     ----------
     source : BinaryIO
-        The open file, or what it inflates to.
+        The file, or what it inflates to; offsets count in this.
     transfer_syntax : str
-        As declared in the file meta, or inferred.
+        Transfer Syntax UID.
     inferred : bool
-        True where nothing declares it.
-    meta, dataset : tuple of int
-        First byte and end of the file meta group and of the dataset before the pixel
-        data; `meta` lies in the file itself, `dataset` in `source`.
-    pixels : PixelLocation or None
-        None where there are none.
+        True where no file meta declares it.
+    meta : FileMetaDataset
+        The file meta group, with `transfer_syntax`.
+    start : int
+        First byte of the dataset.
+    walked : Walked
+        Where its header ends and the pixel data lie.
     """
 
     source: BinaryIO
     transfer_syntax: str
     inferred: bool
-    meta_bytes: bytes
-    dataset: tuple[int, int]
-    pixels: PixelLocation | None
+    meta: FileMetaDataset
+    start: int
+    walked: Walked
+
+    @property
+    def pixels(self) -> PixelLocation | None:
+        """Where the pixel data lie; None where there are none."""
+        return self.walked.pixels
 
     def read_header(self) -> Dataset:
         """Elements before the pixel data, with `file_meta`."""
-        first, end = self.dataset
-        self.source.seek(first)
+        self.source.seek(self.start)
         header = read_dataset(
-            io.BytesIO(self.source.read(end - first)),
+            io.BytesIO(self.source.read(self.walked.end - self.start)),
             is_implicit_VR=self.transfer_syntax == ImplicitVRLittleEndian,
             is_little_endian=self.transfer_syntax != ExplicitVRBigEndian,
         )
-        header.file_meta = FileMetaDataset(read_dataset(io.BytesIO(self.meta_bytes), False, True))
-        header.file_meta.TransferSyntaxUID = self.transfer_syntax
+        header.file_meta = self.meta
         return header
 
     def read_pixels(self) -> bytes:
-        """Value of the pixel data as it stands in the file.
-
-        Raises
-        ------
-        Unparsable
-            There are none.
-        """
+        """Value of the pixel data, as it stands in the file; empty where there are none."""
         if self.pixels is None:
-            raise Unparsable("the object has no pixel data")
+            return b""
         self.source.seek(self.pixels.offset)
         return self.source.read(self.pixels.length)
+
+
+@contextmanager
+def open_layout(path: Path) -> Iterator[Layout]:
+    """Open a file and find its parts.
+
+    Raises
+    ------
+    FileRefusal
+        The file is none, is not DICOM, or a length, depth or size is against a limit.
+    """
+    try:
+        with _open_regular(path) as file:
+            yield _find_layout(file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise UnreadableFile(error.strerror or type(error).__name__) from error
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    # Asked before opening: opening a pipe waits for its other end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotARegularFile("a pipe, a socket or a device")
+    return path.open("rb")
+
+
+def _find_layout(file: BinaryIO, size: int) -> Layout:
+    if size == 0:
+        raise EmptyFile
+    head = file.read(_PREAMBLE_BYTES + 4)
+    if head[_PREAMBLE_BYTES:] != b"DICM":
+        return _bare_dataset(file, size)
+    start, meta = _meta_group(file, len(head), size)
+    if start == size:
+        raise NotDicom("nothing follows the preamble and the file meta group")
+    declared = str(meta.get("TransferSyntaxUID", "") or "")
+    syntax = declared or _infer_syntax(file, start)
+    meta.TransferSyntaxUID = UID(syntax)
+    source = file
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file.seek(start)
+        source, start = io.BytesIO(_inflate(file, size - start)), 0
+        size = source.getbuffer().nbytes
+    walked = _walk_as(syntax, source, start, size)
+    return Layout(source, syntax, not declared, meta, start, walked)
+
+
+def _bare_dataset(file: BinaryIO, size: int) -> Layout:
+    """No preamble, no file meta: accepted only if it is a dataset from end to end."""
+    syntax = _infer_syntax(file, 0)
+    try:
+        walked = _walk_as(syntax, file, 0, size)
+    except (TruncatedFile, Unparsable) as error:
+        raise NotDicom("no DICM at byte 128, and no bare dataset either") from error
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = UID(syntax)
+    return Layout(file, syntax, True, meta, 0, walked)
+
+
+def _infer_syntax(file: BinaryIO, start: int) -> str:
+    """Encoding of a dataset that does not declare it, from its first element."""
+    file.seek(start)
+    first = file.read(6)
+    # Datasets begin with group 0008; anything else is another kind of file.
+    if len(first) < 6 or first[:2] != b"\x08\x00":
+        raise NotDicom("it begins with neither a preamble nor an element of group 0008")
+    return ExplicitVRLittleEndian if first[4:].isalpha() else ImplicitVRLittleEndian
+
+
+def _walk_as(syntax: str, source: BinaryIO, start: int, size: int) -> Walked:
+    walked = walk(
+        source,
+        start,
+        size,
+        implicit=syntax == ImplicitVRLittleEndian,
+        little=syntax != ExplicitVRBigEndian,
+    )
+    if walked.pixels is not None:
+        native = walked.pixels.fragments is None
+        if native != (syntax in NATIVE_SYNTAXES):
+            found = "native" if native else "encapsulated"
+            raise Unparsable(f"pixel data are {found}, the transfer syntax says otherwise")
+    return walked
+
+
+def _meta_group(file: BinaryIO, start: int, size: int) -> tuple[int, FileMetaDataset]:
+    """End and elements of the file meta group, which is always Explicit VR Little Endian."""
+    position = start
+    while True:
+        file.seek(position)
+        head = file.read(12)
+        if head[:2] != b"\x02\x00":
+            break
+        if len(head) < 8:
+            raise TruncatedFile("the file meta group", 8, len(head))
+        long = head[4:6] in (b"OB", b"UN", b"UT")
+        length = int.from_bytes(head[8:12] if long else head[6:8], "little")
+        position += (12 if long else 8) + length
+        if position > size or position - start > _META_LIMIT_BYTES:
+            raise TruncatedFile("the file meta group", position - start, size - start)
+    file.seek(start)
+    meta = read_dataset(io.BytesIO(file.read(position - start)), False, True)
+    return position, FileMetaDataset(meta)
+
+
+def _inflate(file: BinaryIO, deflated_bytes: int) -> bytes:
+    """Raw deflate (PS3.5 A.5), never more than the limit in memory."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = bytearray()
+    try:
+        while not stream.eof and (chunk := file.read(_CHUNK_BYTES)):
+            room = INFLATED_LIMIT_BYTES + 1 - len(inflated)
+            inflated += stream.decompress(chunk, room)
+            if len(inflated) > INFLATED_LIMIT_BYTES:
+                raise InflatesTooFar(deflated_bytes, INFLATED_LIMIT_BYTES)
+    except zlib.error as error:
+        raise Unparsable("the deflated dataset can't be inflated") from error
+    if not stream.eof:
+        raise TruncatedFile("the deflated dataset", deflated_bytes + 1, deflated_bytes)
+    return bytes(inflated)

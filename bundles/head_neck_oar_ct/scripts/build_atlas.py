@@ -22,21 +22,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (the name its own documentation uses)
 
-from scripts.openkbp import ORGANS, datalist
+from scripts.openkbp import ORGANS
+from scripts.registration import (
+    LOW_MM,
+    SPACING_MM,
+    Case,
+    cases,
+    grid,
+    seen_mask,
+    shape_fields,
+    to_patient,
+)
 
-REQUIRED = ORGANS[:5]
-PAINT_HU = {1: 250.0, 2: 450.0, 3: -350.0, 4: -350.0, 5: 300.0}
-"""Label id to what is added before registration; larynx and esophagus are rarely contoured."""
-
-SPACING_MM = (3.0, 3.0, 2.5)
-COARSE_MM = (6.0, 6.0, 5.0)
 BODY_HU = -500.0
 OUTSIDE_HU = -1000.0
 MIN_PATIENTS = 30
@@ -44,313 +47,169 @@ MIN_PER_VOXEL = 12
 
 
 @dataclass(frozen=True)
-class Case:
-    """One patient who qualifies.
+class Gathered:
+    """All patients in the common space.
 
     Attributes
     ----------
-    name : str
-        Case of the data set.
-    ct : sitk.Image
-        HU, float32.
-    label : sitk.Image
-        Label ids, uint8.
-    seen_z_mm : tuple of float
-        LPS z between which whole slices exist; beyond, the challenge cut the body.
-    contoured : frozenset of int
-        Label ids that were contoured in this patient.
-    landmarks : numpy.ndarray, shape (n, 3)
-        LPS mm, in the order of `landmarks`.
-    """
-
-    name: str
-    ct: sitk.Image
-    label: sitk.Image
-    seen_z_mm: tuple[float, float]
-    contoured: frozenset[int]
-    landmarks: np.ndarray
-
-
-def whole_slices(body_cm2: np.ndarray, start: int) -> tuple[int, int]:
-    """Range of slices around `start` in which the body was not cut.
-
-    Parameters
-    ----------
-    body_cm2 : numpy.ndarray, shape (z,)
-        Body area per slice, cm².
-    start : int
-        A slice that is whole.
-
-    Returns
-    -------
-    tuple of int
-        First and last index. It ends where less than 80 cm² are left or a
-        quarter vanishes from one slice to the next: anatomy tapers, the
-        challenge's mask ends at an edge.
-    """
-    ends = []
-    for step in (-1, 1):
-        k = start
-        while (
-            0 <= k + step < len(body_cm2)
-            and body_cm2[k + step] >= 80.0
-            and body_cm2[k + step] > 0.75 * body_cm2[k]
-        ):
-            k += step
-        ends.append(k)
-    return ends[0], ends[1]
-
-
-def landmarks(label: np.ndarray, image: sitk.Image) -> np.ndarray:
-    """Points that every patient has, from the five required organs.
-
-    Parameters
-    ----------
-    label : numpy.ndarray, shape (z, y, x)
-        Label ids; z to the Superior, y to the Posterior.
-    image : sitk.Image
-        Same grid, for the place in space.
-
-    Returns
-    -------
-    numpy.ndarray, shape (8, 3)
-        Centres of brainstem, parotids and mandible, chin, cord at its upper end
-        and 60 and 100 mm below: the cord's lower end is the contourer's choice.
-    """
-    dz = image.GetSpacing()[2]
-    at = {k: np.argwhere(label == k).astype(float) for k in range(1, 6)}
-    mandible, cord = at[5], at[2]
-    chin = mandible[mandible[:, 1] <= np.quantile(mandible[:, 1], 0.1)]
-    points = [at[k].mean(axis=0) for k in (1, 3, 4, 5)] + [chin.mean(axis=0)]
-    for below_mm in (0.0, 60.0, 100.0):
-        z = cord[:, 0].max() - 4.0 - below_mm / dz
-        points.append(cord[np.abs(cord[:, 0] - z) <= 4.0].mean(axis=0))
-    return np.array([image.TransformContinuousIndexToPhysicalPoint(p[::-1].tolist()) for p in points])
-
-
-def cases(data: Path, split: str) -> Iterator[Case]:
-    """Patients of a split whose head, neck and shoulders are whole and contoured.
-
-    Parameters
-    ----------
-    data : Path
-        The openkbp-hn-ct folder.
-    split : str
-        Frozen split.
-
-    Yields
-    ------
-    Case
-        Five required organs contoured; whole slices from 15 mm above the
-        brainstem down to shoulders (450 cm² or more, 100 mm below the mandible).
-    """
-    for entry in datalist(str(data), split):
-        contoured = frozenset(k for k, known in enumerate(entry["labelled"]) if k and known)
-        if not contoured >= {ORGANS.index(organ) + 1 for organ in REQUIRED}:
-            continue
-        ct = sitk.DICOMOrient(sitk.ReadImage(entry["image"], sitk.sitkFloat32), "LPS")
-        label = sitk.DICOMOrient(sitk.ReadImage(entry["label"], sitk.sitkUInt8), "LPS")
-        hu, ids = sitk.GetArrayFromImage(ct), sitk.GetArrayFromImage(label)
-        dx, dy, dz = ct.GetSpacing()
-        body_cm2 = (hu > -900.0).sum(axis=(1, 2)) * dx * dy / 100.0
-        mandible = np.flatnonzero((ids == 5).any(axis=(1, 2)))
-        low, high = whole_slices(body_cm2, int(mandible.mean()))
-        brainstem_top = np.flatnonzero((ids == 1).any(axis=(1, 2))).max()
-        if (
-            (high - brainstem_top) * dz < 15.0
-            or (mandible.min() - low) * dz < 100.0
-            or body_cm2[low] < 450.0
-        ):
-            continue
-        z0 = ct.GetOrigin()[2]
-        seen = (z0 + low * dz, z0 + high * dz)
-        yield Case(str(entry["case"]), ct, label, seen, contoured, landmarks(ids, ct))
-
-
-def rigid(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`source` points turned and shifted onto `target`, both shape (n, 3) (Kabsch)."""
-    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
-    u, _, vt = np.linalg.svd(a.T @ b)
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return a @ u @ flip @ vt + target.mean(axis=0)
-
-
-def mean_landmarks(sets: list[np.ndarray]) -> np.ndarray:
-    """Mean shape of several landmark sets (n, 3), mean size kept, centred at 0."""
-    mean = sets[0] - sets[0].mean(axis=0)
-    for _ in range(10):
-        mean = np.mean([rigid(points, mean) for points in sets], axis=0)
-        mean -= mean.mean(axis=0)
-    return mean
-
-
-def affine(mean: np.ndarray, points: np.ndarray) -> sitk.AffineTransform:
-    """Least-squares affine from the common space to a patient's."""
-    solution, *_ = np.linalg.lstsq(np.c_[mean, np.ones(len(mean))], points, rcond=None)
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(solution[:3].T.ravel().tolist())
-    transform.SetTranslation(solution[3].tolist())
-    return transform
-
-
-def grid(spacing_mm: tuple[float, float, float], low: np.ndarray, high: np.ndarray) -> sitk.Image:
-    """Empty float image that spans two corners of the common space, LPS mm."""
-    size = np.ceil((high - low) / np.array(spacing_mm)).astype(int) + 1
-    image = sitk.Image(size.tolist(), sitk.sitkFloat32)
-    image.SetSpacing(spacing_mm)
-    image.SetOrigin(low.tolist())
-    return image
-
-
-def to_patient(base: sitk.AffineTransform, field: sitk.Image | None) -> sitk.Transform:
-    """Common space to patient: displacement first, affine after."""
-    if field is None:
-        return base
-    return sitk.CompositeTransform([base, sitk.DisplacementFieldTransform(sitk.Image(field))])
-
-
-def painted(case: Case) -> sitk.Image:
-    """CT clamped to what guides a registration, with the labelled organs painted in."""
-    out = sitk.Clamp(case.ct, sitk.sitkFloat32, -400.0, 500.0)
-    for k, extra in PAINT_HU.items():
-        out = out + sitk.Cast(case.label == k, sitk.sitkFloat32) * extra
-    return out
-
-
-def seen_mask(case: Case, reference: sitk.Image, transform: sitk.Transform) -> np.ndarray:
-    """Where on `reference` this patient has whole slices, bool (z, y, x)."""
-    z_size = case.ct.GetSize()[2]
-    flags = np.zeros((z_size, 1, 1), np.float32)
-    z = case.ct.GetOrigin()[2] + np.arange(z_size) * case.ct.GetSpacing()[2]
-    flags[(z >= case.seen_z_mm[0] - 0.01) & (z <= case.seen_z_mm[1] + 0.01)] = 1.0
-    # One column as wide as the world: in-plane, what lies outside the array is air.
-    column = sitk.GetImageFromArray(np.repeat(np.repeat(flags, 2, 1), 2, 2))
-    column.SetSpacing((4000.0, 4000.0, case.ct.GetSpacing()[2]))
-    x0, y0, z0 = case.ct.GetOrigin()
-    column.SetOrigin((x0 - 2000.0, y0 - 2000.0, z0))
-    return sitk.GetArrayFromImage(sitk.Resample(column, reference, transform)) > 0.99
-
-
-def compose(field: sitk.Image | None, update: sitk.Image) -> sitk.Image:
-    """Displacement of `x -> x + update(x)` followed by `field`."""
-    if field is None:
-        return update
-    moved = sitk.Warp(
-        field,
-        update,
-        outputSpacing=update.GetSpacing(),
-        outputOrigin=update.GetOrigin(),
-        outputDirection=update.GetDirection(),
-        outputSize=update.GetSize(),
-    )
-    return update + moved
-
-
-def register(
-    case: Case,
-    target: np.ndarray,
-    reference: sitk.Image,
-    base: sitk.AffineTransform,
-    field: sitk.Image | None,
-    *,
-    iterations: int,
-    smooth_voxels: float,
-) -> sitk.Image:
-    """One round of demons for one patient, going on from `field`.
-
-    Parameters
-    ----------
-    target : numpy.ndarray, shape (z, y, x)
-        The present mean of the painted images.
     reference : sitk.Image
-        Its grid.
-    base, field
-        The patient's affine and displacement so far.
-    iterations, smooth_voxels
-        Of the demons; smoothing of the total update, in voxels.
+        The fine grid.
+    hu : numpy.ndarray, shape (patients, z, y, x), float16
+        HU; not a number where a patient was cut.
+    share : numpy.ndarray, shape (8, z, y, x), float32
+        Per label id: share of the patients, among those in whom it was contoured.
+    volume_ml : numpy.ndarray, shape (8,)
+        Per label id: median volume in the common space.
+    """
+
+    reference: sitk.Image
+    hu: np.ndarray
+    share: np.ndarray
+    volume_ml: np.ndarray
+
+
+def gather(
+    people: list[Case], bases: list[sitk.AffineTransform], fields: list[sitk.Image]
+) -> Gathered:
+    """Bring every patient's CT (cubic) and labels (linear) to the fine grid, in one step."""
+    reference = grid(SPACING_MM)
+    shape = reference.GetSize()[::-1]
+    voxel_ml = float(np.prod(SPACING_MM)) / 1000.0
+    hu = np.empty((len(people), *shape), np.float16)
+    total, known = (np.zeros((len(ORGANS) + 1, *shape), np.float32) for _ in range(2))
+    volumes: list[list[float]] = [[] for _ in range(len(ORGANS) + 1)]
+    for n, (case, base, field) in enumerate(zip(people, bases, fields, strict=True)):
+        transform = to_patient(base, field)
+        seen = seen_mask(case, reference, transform)
+        image = sitk.Resample(case.ct, reference, transform, sitk.sitkBSpline, -1024.0)
+        clamped = np.clip(sitk.GetArrayFromImage(image), OUTSIDE_HU, 2500.0)
+        hu[n] = np.where(seen, clamped, np.nan)
+        for k in sorted(case.contoured):
+            organ = sitk.Cast(case.label == k, sitk.sitkFloat32)
+            inside = sitk.Resample(organ, reference, transform, sitk.sitkLinear, 0.0)
+            part = sitk.GetArrayFromImage(inside) * seen
+            total[k] += part
+            known[k] += seen
+            volumes[k].append(float(part.sum()) * voxel_ml)
+    medians = np.array([np.median(v) if v else 0.0 for v in volumes])
+    return Gathered(reference, hu, total / np.maximum(known, 1), medians)
+
+
+def middle_half_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis without the lowest and the highest quarter.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (patients, …)
+        Not a number where a patient has no value.
 
     Returns
     -------
-    sitk.Image
-        New displacement on `reference`.
+    numpy.ndarray, shape (…), float32
+        `OUTSIDE_HU` where no patient has one.
     """
-    if field is not None:
-        field = sitk.Resample(field, reference, sitk.Transform(), sitk.sitkLinear)
-        field = sitk.Cast(field, sitk.sitkVectorFloat64)
-    transform = to_patient(base, field)
-    moving = sitk.GetArrayFromImage(
-        sitk.Resample(painted(case), reference, transform, sitk.sitkLinear, -400.0)
-    )
-    # Where this patient was cut the target stands in for it: no force there.
-    moving = np.where(seen_mask(case, reference, transform), moving, target)
-    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-    demons.SetNumberOfIterations(iterations)
-    demons.SetStandardDeviations(smooth_voxels)
-    demons.SetSmoothUpdateField(True)
-    demons.SetUpdateFieldStandardDeviations(1.0)
-    fixed, floating = sitk.GetImageFromArray(target), sitk.GetImageFromArray(moving)
-    fixed.CopyInformation(reference)
-    floating.CopyInformation(reference)
-    return compose(field, demons.Execute(fixed, floating))
+    ordered = np.sort(values.astype(np.float32), axis=0)  # not-a-numbers go last
+    count = np.isfinite(ordered).sum(axis=0)
+    rank = np.arange(len(ordered)).reshape(-1, *(1,) * (ordered.ndim - 1))
+    keep = (rank >= count // 4) & (rank < count - count // 4)
+    total = np.where(keep, np.nan_to_num(ordered), 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(keep.sum(axis=0), 1), OUTSIDE_HU)
 
 
-def arrived(
-    case: Case, reference: sitk.Image, base: sitk.AffineTransform, field: sitk.Image | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Painted image of one patient on `reference`, and where it is valid."""
-    transform = to_patient(base, field)
-    image = sitk.Resample(painted(case), reference, transform, sitk.sitkLinear, -400.0)
-    return sitk.GetArrayFromImage(image), seen_mask(case, reference, transform)
+def majority(share: np.ndarray, volume_ml: np.ndarray) -> np.ndarray:
+    """Label ids where the share of the patients passes that organ's threshold.
 
-
-def mean_of(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Mean over patients, each where it is valid; air where nobody is."""
-    total: np.ndarray | float = 0.0
-    count: np.ndarray | float = 0.0
-    for image, valid in pairs:
-        total = total + image * valid
-        count = count + valid.astype(np.float32)
-    return np.where(count > 0, total / np.maximum(count, 1), -400.0).astype(np.float32)
-
-
-def centred(fields: list[sitk.Image]) -> list[sitk.Image]:
-    """The fields without their mean: the common space moves to the mean shape."""
-    mean = fields[0] * 0.0
-    for field in fields:
-        mean = mean + field
-    mean = mean / float(len(fields))
-    back = sitk.InverseDisplacementField(
-        mean, mean.GetSize(), mean.GetOrigin(), mean.GetSpacing(), 8
-    )
-    return [compose(field, sitk.Cast(back, sitk.sitkVectorFloat64)) for field in fields]
-
-
-def shape_fields(people: list[Case]) -> tuple[list[sitk.AffineTransform], list[sitk.Image]]:
-    """Common space to each patient: affines, and displacements on the fine grid.
-
-    Two coarse rounds are centred on the mean shape, then two fine ones sharpen.
+    The threshold is the one that gives the organ its median volume, between 0.3
+    and 0.5: with a half alone, thin organs would come out thinner than anyone's.
     """
-    mean = mean_landmarks([case.landmarks for case in people])
-    bases = [affine(mean, case.landmarks) for case in people]
-    fields: list[sitk.Image | None] = [None] * len(people)
-    rounds = (
-        (COARSE_MM, 40, 2.5, True),
-        (COARSE_MM, 40, 1.5, True),
-        (SPACING_MM, 12, 1.8, False),
-        (SPACING_MM, 12, 1.2, False),
-    )
-    for spacing, iterations, smooth, centre in rounds:
-        reference = grid(spacing, LOW_MM, HIGH_MM)
-        target = mean_of(
-            arrived(case, reference, base, field)
-            for case, base, field in zip(people, bases, fields, strict=True)
-        )
-        found = [
-            register(
-                case, target, reference, base, field, iterations=iterations, smooth_voxels=smooth
-            )
-            for case, base, field in zip(people, bases, fields, strict=True)
-        ]
-        fields = list(centred(found) if centre else found)
-        print(f"round at {spacing[0]} mm done", flush=True)
-    return bases, [field for field in fields if field is not None]
+    voxel_ml = float(np.prod(SPACING_MM)) / 1000.0
+    labels = np.zeros(share.shape[1:], np.uint8)
+    surest = np.ones(share.shape[1:], np.float32)
+    for k in range(1, len(share)):
+        wanted = round(volume_ml[k] / voxel_ml)
+        threshold = float(np.clip(np.partition(share[k].ravel(), -wanted)[-wanted], 0.3, 0.5))
+        ratio = share[k] / threshold
+        wins = ratio > surest
+        surest[wins], labels[wins] = ratio[wins], k
+        print(f"{ORGANS[k - 1]}: share above {threshold:.2f}, {wins.sum() * voxel_ml:.1f} mL")
+    return labels
+
+
+def nobody_in_it(hu: np.ndarray, every: int = 10) -> dict[str, float]:
+    """How little one patient counts, on every tenth slice.
+
+    Parameters
+    ----------
+    hu : numpy.ndarray, shape (patients, z, y, x)
+        As gathered.
+
+    Returns
+    -------
+    dict
+        Correlation (body only, HU clamped to -200 to 300) of each patient with the
+        atlas, with the atlas made without that patient, and with the most similar
+        other patient; and the change of the atlas's HU when one patient is left out.
+    """
+    part = hu[:, every // 2 :: every].astype(np.float32)
+    whole = middle_half_mean(part)
+    body = whole > BODY_HU
+    with_it, without_it, change = [], [], []
+    for n in range(len(part)):
+        rest = middle_half_mean(np.delete(part, n, axis=0))
+        seen = body & np.isfinite(part[n])
+        own, a, b = (np.clip(v[seen], -200.0, 300.0) for v in (part[n], whole, rest))
+        with_it.append(float(np.corrcoef(own, a)[0, 1]))
+        without_it.append(float(np.corrcoef(own, b)[0, 1]))
+        change.append(float(np.abs(a - b).mean()))
+    gain = np.subtract(with_it, without_it)
+    return {
+        "patients": len(part),
+        "correlation_with_atlas_median": float(np.median(with_it)),
+        "correlation_with_atlas_highest": float(np.max(with_it)),
+        "correlation_with_atlas_made_without_median": float(np.median(without_it)),
+        "correlation_gained_by_taking_part_highest": float(gain.max()),
+        "mean_change_of_atlas_hu_when_one_is_left_out_highest": float(np.max(change)),
+    }
+
+
+def write_atlas(gathered: Gathered, out: Path) -> None:
+    """Crop to the slices and the body that enough patients share, and write the files."""
+    seen = np.isfinite(gathered.hu).sum(axis=0).min(axis=(1, 2))
+    z = np.flatnonzero(seen >= MIN_PER_VOXEL)
+    hu = middle_half_mean(gathered.hu[:, z[0] : z[-1] + 1])
+    body = np.argwhere(hu > BODY_HU)
+    low, high = body.min(axis=0) - 3, body.max(axis=0) + 4
+    low, high = np.maximum(low, 0)[1:], np.minimum(high, hu.shape)[1:]
+    box = (slice(z[0], z[-1] + 1), slice(low[0], high[0]), slice(low[1], high[1]))
+    labels = majority(gathered.share[(slice(None), *box)], gathered.volume_ml)
+    origin = np.array(LOW_MM) + np.array(SPACING_MM) * [low[1], low[0], z[0]]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, array in (("ct", np.rint(hu[:, *box[1:]]).astype(np.int16)), ("label", labels)):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(SPACING_MM)
+        image.SetOrigin(origin.tolist())
+        sitk.WriteImage(image, str(out / f"{name}.nii.gz"), True, 9)
+    names = {str(k): organ for k, organ in enumerate(ORGANS, start=1)}
+    (out / "labels.json").write_text(json.dumps(names, indent=2) + "\n")
+    checks = {k: round(v, 4) for k, v in nobody_in_it(gathered.hu[(slice(None), *box)]).items()}
+    (out / "checks.json").write_text(json.dumps(checks, indent=2) + "\n")
+    print(json.dumps(checks, indent=2))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="the openkbp-hn-ct folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the atlas")
+    parser.add_argument("--split", default="train", help="frozen split (default: train)")
+    given = parser.parse_args()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # sums in one order: same bytes
+    people = list(cases(given.data, given.split))
+    if len(people) < MIN_PATIENTS:
+        raise SystemExit(f"{len(people)} patients qualify; {MIN_PATIENTS} are the least")
+    print(f"{len(people)} patients", flush=True)
+    write_atlas(gather(people, *shape_fields(people)), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -150,4 +150,6 @@ class OrganMetrics:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         self.output.write_text(json.dumps(report, indent=1) + "\n")
         for organ, row in summary["dice"].items():
-            engine.logger.info("dice %-14s n=%s mean=%s %s", organ, row["n"], row["mean"], row["interval"])
+            engine.logger.info(
+                "dice %-14s n=%s mean=%s %s", organ, row["n"], row["mean"], row["interval"]
+            )

@@ -1,0 +1,85 @@
+"""Orthanc by its REST interface: upload, then read every byte back.
+
+The status is not enough: with `OverwriteInstances` off Orthanc answers
+"AlreadyStored" for another object of the same UID and drops the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.delivery.destination import DestinationRefused, DestinationUnreachable, ReadBackDiffers
+
+TIMEOUT_SECONDS = 60.0
+SELF_TEST_SECONDS = 5.0
+_LATER = frozenset({408, 425, 429})
+_HINTS = {
+    401: "Set orthanc_user and orthanc_password (RADLOOP_ORTHANC_USER, RADLOOP_ORTHANC_PASSWORD).",
+    403: "The user may not do this: check the rights of orthanc_user.",
+    404: "Is orthanc_url the root of Orthanc's REST interface?",
+}
+
+
+class OrthancDestination:
+    """An Orthanc server.
+
+    Parameters
+    ----------
+    url : str
+        REST root, e.g. ``http://127.0.0.1:8042``.
+    user, password : str or None
+        Basic authentication.
+    """
+
+    def __init__(self, url: str, user: str | None = None, password: str | None = None) -> None:
+        self._url = url.rstrip("/") + "/"  # without the slash a path of the URL is dropped
+        self._user, self._password = user, password
+
+    @property
+    def name(self) -> str:
+        """Kind and address."""
+        return f"Orthanc {self._url}"
+
+    def deliver(self, files: Sequence[Path]) -> None:
+        """Upload each file and compare what Orthanc then holds, byte by byte."""
+        for file in files:
+            content = file.read_bytes()
+            stored = self._call("post", "instances", data=content).json()
+            held = self._call("get", f"instances/{stored['ID']}/file").content
+            if held != content:
+                raise ReadBackDiffers(self.name, file.name, len(content), len(held))
+
+    def self_test(self) -> str:
+        """Version and number of instances."""
+        system = self._call("get", "system", seconds=SELF_TEST_SECONDS).json()
+        statistics = self._call("get", "statistics", seconds=SELF_TEST_SECONDS).json()
+        return (
+            f"{system.get('Name', 'Orthanc')} {system.get('Version', '?')}, "
+            f"{statistics.get('CountInstances', '?')} instances"
+        )
+
+    def _call(
+        self, method: str, endpoint: str, *, seconds: float = TIMEOUT_SECONDS, **arguments: Any
+    ) -> Any:
+        from orthanc_api_client import OrthancApiClient, exceptions
+
+        url = self._url + endpoint
+        client = OrthancApiClient(self._url, user=self._user, pwd=self._password)
+        try:
+            response = getattr(client, method)(endpoint, timeout=seconds, **arguments)
+        except exceptions.HttpError as error:
+            status = int(error.http_status_code)
+            if status in _LATER or status >= 500:
+                raise DestinationUnreachable(url, f"HTTP {status}") from error
+            what = "a result" if method == "post" else "the request"
+            hint = _HINTS.get(status, "Orthanc's log says why.")
+            raise DestinationRefused(url, f"HTTP {status}", what, hint) from error
+        except exceptions.OrthancApiException as error:
+            raise DestinationUnreachable(url, type(error).__name__) from error
+        finally:
+            client.close()
+        if response is None:  # the client gives None for what it can't translate
+            raise DestinationUnreachable(url, "HTTP 502 or 503 at every try, or a broken answer")
+        return response

@@ -1,0 +1,66 @@
+"""The job that radloop's worker runs: the graph, and what its result means for the study."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.worker.messages import Job, Outcome, Request
+
+if TYPE_CHECKING:
+    from operators.job import Refused, StudyJob
+
+REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class AnalysisFactory:
+    """Loads every installed bundle once; picklable, and cheap until it is called."""
+
+    def __call__(self) -> Job:
+        """Load the models; the job that analyses one study with them."""
+        from app.graph import analyse, load_models
+        from app.oneshot import RESULT_FILE
+        from operators.evidence.result import summarise
+
+        models = load_models()
+        models.load_all()
+
+        def job(request: Request) -> Outcome:
+            done = analyse(
+                request.input_dir, request.output_dir, request.recorded_at, models=models
+            )
+            result = request.output_dir / RESULT_FILE
+            result.write_text(json.dumps(summarise(done), indent=1) + "\n")
+            return outcome(done)
+
+        return job
+
+
+def outcome(job: StudyJob) -> Outcome:
+    """What a finished job means for the state of its study.
+
+    Parameters
+    ----------
+    job : StudyJob
+        As the last operator left it.
+
+    Returns
+    -------
+    Outcome
+        Done where anything was written; else failed where something that a
+        bundle wanted, or the study itself, was refused; else not applicable.
+    """
+    if job.evidence:
+        names = tuple(str(item.path.relative_to(job.output_dir)) for item in job.evidence)
+        return Outcome("done", _reasons(job.refused), names)
+    if job.refused and (job.matches or not job.unmatched):
+        return Outcome("failed", _reasons(job.refused))
+    return Outcome("not applicable", _reasons(job.unmatched) or "no series that a bundle accepts")
+
+
+def _reasons(entries: tuple[Refused, ...]) -> str:
+    shown = [f"{entry.what}: {entry.reason}" for entry in entries[:REASONS_SHOWN]]
+    more = len(entries) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,256 @@
+"""What every object that we write has in common: identity, patient, series, equipment, dates.
+
+The one place that sets these modules, so that each output can be traced to the
+device, the model and the study version it came from. SEG and SR are built from
+`source_references`, which carry no patient; `stamp` then puts the patient in
+as the source has them. What is particular to a kind of object stays in its own file.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+import highdicom as hd
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID
+
+from operators.evidence.uids import derive_uid
+from operators.job import EvidenceKind, ModelIdentity, Segmentation, Volume
+
+MANUFACTURER = "radloop"
+MODEL_NAME = "radloop"
+SOFTWARE_VERSION = "0.1.0"
+# The device is the software, whatever its version: a loop guard must know old results too.
+DEVICE_UID = derive_uid("device", MANUFACTURER, MODEL_NAME)
+DEVICE_SERIAL_NUMBER = DEVICE_UID.rsplit(".", 1)[1]
+IMPLEMENTATION_CLASS_UID = derive_uid("implementation", MANUFACTURER)
+CHARACTER_SET = "ISO_IR 192"  # UTF-8 (PS3.3 C.12.1.1.2)
+LONG_STRING = 64  # characters in an LO (PS3.5 6.2)
+
+# Where our series stand in a reader's list; the source's own number follows.
+_FIRST_SERIES: dict[EvidenceKind, int] = {"SEG": 7000, "SR": 8000}
+_PLAIN_NAME: dict[EvidenceKind, str] = {"SEG": "AI segmentation", "SR": "AI measurements"}
+
+# Type 2 attributes that a source may lack and highdicom asks for by name.
+_EMPTY_PATIENT_AND_STUDY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
+_ACQUISITION_EQUIPMENT = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "SoftwareVersions",
+    "DeviceSerialNumber",
+    "InstitutionName",
+    "StationName",
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which object this is, and how a reader's list shows it.
+
+    Attributes
+    ----------
+    kind : EvidenceKind
+        SEG or SR.
+    sop_instance_uid, series_instance_uid : str
+        Both follow from the study version, the model and our own version.
+    series_number : int
+        Thousands say the kind, the rest is the source's own series number (mod 1000).
+    series_description : str
+        At most 64 characters.
+    """
+
+    kind: EvidenceKind
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int
+    series_description: str
+
+
+def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -> Identity:
+    """Identity of the object of one kind about one segmentation.
+
+    Equal inputs give equal UIDs; other source instances, another part of the
+    series, other weights, another runtime, other segment descriptions, another
+    record or another version of radloop give other ones. So one UID never names
+    two different contents.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        What the object is about.
+    kind : EvidenceKind
+        SEG or SR.
+    recorded_at : str
+        The study version's record, ``YYYYMMDDHHMMSS``.
+    """
+    volume, model = segmentation.volume, segmentation.model
+    parts = (
+        str(volume.headers[0].StudyInstanceUID),
+        volume.series_instance_uid,
+        volume.part,
+        hashlib.sha256("\n".join(volume.source_sop_uids).encode()).hexdigest(),
+        model.name,
+        model.version,
+        model.weights_sha256,
+        model.runtime,
+        repr(segmentation.segments),
+        recorded_at,
+        SOFTWARE_VERSION,
+    )
+    title = " ".join(filter(None, (_PLAIN_NAME[kind], volume.part, model.name, model.version)))
+    return Identity(
+        kind=kind,
+        sop_instance_uid=derive_uid("instance", kind, *parts),
+        series_instance_uid=derive_uid("series", kind, *parts),
+        series_number=_FIRST_SERIES[kind] + _series_number(volume.headers[0]) % 1000,
+        series_description=title[:LONG_STRING],
+    )
+
+
+def _series_number(header: Dataset) -> int:
+    """The source's Series Number; 0 where it has none, or one that is no number."""
+    try:
+        return int(header.SeriesNumber)
+    except (AttributeError, TypeError, ValueError):
+        return 0
+
+
+def source_references(volume: Volume) -> list[Dataset]:
+    """The source instance of every slice, reduced to what a reference needs.
+
+    Patient and study attributes are empty: values that highdicom would refuse (a
+    birth date that is none, a sex that is no code) must not stop a result, and
+    `stamp` copies them later as they are.
+
+    Returns
+    -------
+    list of Dataset
+        In the order of k.
+    """
+    shared = Dataset()
+    for keyword in _EMPTY_PATIENT_AND_STUDY:
+        setattr(shared, keyword, "")
+    first = volume.headers[0]
+    shared.StudyInstanceUID = first.StudyInstanceUID
+    shared.SeriesInstanceUID = volume.series_instance_uid
+    shared.FrameOfReferenceUID = volume.frame_of_reference_uid
+    shared.Modality = first.Modality
+    shared.Rows, shared.Columns = volume.array.shape[1:]
+    references = []
+    for header in volume.headers:
+        reference = Dataset()
+        reference.update(shared)
+        reference.SOPClassUID = header.SOPClassUID
+        reference.SOPInstanceUID = header.SOPInstanceUID
+        references.append(reference)
+    return references
+
+
+def algorithm_parameters(model: ModelIdentity) -> dict[str, str]:
+    """What tells one run of a model from another, for Algorithm Parameters."""
+    weights = {"weights_sha256": model.weights_sha256} if model.weights_sha256 else {}
+    return {**weights, "runtime": model.runtime}
+
+
+def stamp(
+    dataset: hd.base.SOPClass,
+    identity: Identity,
+    segmentation: Segmentation,
+    recorded_at: str,
+) -> None:
+    """Set patient, study, series, equipment, dates and character set, in place.
+
+    Parameters
+    ----------
+    dataset : highdicom.base.SOPClass
+        A SEG or SR as built from `source_references`.
+    identity : Identity
+        Which object it is.
+    segmentation : Segmentation
+        What it is about.
+    recorded_at : str
+        ``YYYYMMDDHHMMSS``; every date and time that is ours.
+
+    References
+    ----------
+    DICOM PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.3.1 General Series,
+    C.7.5.1 General Equipment, C.12.1 SOP Common.
+    """
+    header = segmentation.volume.headers[0]
+    _copy_patient_and_study(dataset, header)
+    dataset.SpecificCharacterSet = CHARACTER_SET
+    dataset.SeriesDescription = identity.series_description
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = MODEL_NAME
+    dataset.SoftwareVersions = SOFTWARE_VERSION
+    dataset.DeviceSerialNumber = DEVICE_SERIAL_NUMBER
+    dataset.DeviceUID = DEVICE_UID
+    dataset.InstanceCreatorUID = DEVICE_UID
+    # No authority has cleared this software or its models (PS3.3 C.8.13.2.1.1).
+    dataset.ContentQualification = "RESEARCH"
+    moment = datetime.strptime(recorded_at, "%Y%m%d%H%M%S")
+    for what in ("Series", "Content", "InstanceCreation"):
+        setattr(dataset, f"{what}Date", f"{moment:%Y%m%d}")
+        setattr(dataset, f"{what}Time", f"{moment:%H%M%S}")
+    equipment = [
+        *_acquisition_equipment(header),
+        _model_equipment(segmentation.model, recorded_at),
+    ]
+    dataset.add_new("ContributingEquipmentSequence", "SQ", equipment)
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationVersionName = f"RADLOOP_{SOFTWARE_VERSION}"
+
+
+def _copy_patient_and_study(dataset: hd.base.SOPClass, header: Dataset) -> None:
+    """Copy the Patient and Study modules as the source has them, text decoded."""
+    # Odd values are the source's to keep; a warning about them would print them.
+    with config.disable_value_validation():
+        source = copy.deepcopy(header)
+        # Bytes in the source's character set must not be written under ours.
+        source.decode()
+        # The list of attributes is that of the object written, not of the source's IOD.
+        source.SOPClassUID = dataset.SOPClassUID
+        dataset.copy_patient_and_study_information(source)
+
+
+def _acquisition_equipment(header: Dataset) -> list[Dataset]:
+    """The device that made the source images, where they name one."""
+    if not header.get("Manufacturer"):
+        return []
+    item = Dataset()
+    for keyword in _ACQUISITION_EQUIPMENT:
+        if header.get(keyword):
+            item[keyword] = copy.deepcopy(header[keyword])
+    item.PurposeOfReferenceCodeSequence = [
+        hd.sr.CodedConcept.from_code(codes.DCM.AcquisitionEquipment)
+    ]
+    return [item]
+
+
+def _model_equipment(model: ModelIdentity, recorded_at: str) -> Dataset:
+    """The model as the equipment that made the segmentation."""
+    return hd.ContributingEquipment(
+        manufacturer=model.manufacturer[:LONG_STRING] or MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=model.name[:LONG_STRING],
+        software_versions=model.version[:LONG_STRING],
+        contribution_datetime=recorded_at,
+        contribution_description=", ".join(
+            f"{name} {value}" for name, value in algorithm_parameters(model).items()
+        ),
+    )

@@ -1,0 +1,143 @@
+"""The frames of a BINARY SEG: bits, and the functional groups that say where each lies.
+
+A SEG has one frame per segment and slice, and as nested data sets their headers
+cost far more than their pixels. So the header of each slice is encoded once, the
+numbers in which the frames of one slice differ are put into the bytes, and the
+whole sequence goes into the data set as it will stand in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_sequence_item
+from pydicom.tag import Tag
+
+_PIXEL_DATA = Tag("PixelData")
+_PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
+_EXPLICIT_LITTLE = (False, True)  # implicit VR, little endian
+# Heads of the elements that differ from frame to frame, as explicit VR little endian.
+_DIMENSION_INDEX_VALUES = struct.pack("<HH2sH", 0x0020, 0x9157, b"UL", 8)
+_REFERENCED_SEGMENT_NUMBER = struct.pack("<HH2sH", 0x0062, 0x000B, b"US", 2)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: which label of which slice, and how it is numbered.
+
+    Attributes
+    ----------
+    k : int
+        Slice in the label map.
+    label : int
+        Value in the label map.
+    segment_number : int
+        From 1 without gaps.
+    position : int
+        Rank of the slice among those that hold a segment, from 1.
+    """
+
+    k: int
+    label: int
+    segment_number: int
+    position: int
+
+
+def list_frames(counts: np.ndarray, labels: Sequence[int]) -> tuple[Frame, ...]:
+    """Non-empty frames, by segment and then by slice.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray, shape (slices, highest label + 1)
+        Voxels of every label in every slice.
+    labels : sequence of int
+        Label of segment 1, 2, …
+    """
+    held = counts[:, labels] > 0
+    position = np.cumsum(held.any(axis=1))
+    return tuple(
+        Frame(int(k), label, n + 1, int(position[k]))
+        for n, label in enumerate(labels)
+        for k in np.flatnonzero(held[:, n])
+    )
+
+
+def attach_frames(
+    dataset: Dataset, labels: np.ndarray, frames: Sequence[Frame], slices: Iterable[Dataset]
+) -> None:
+    """Put frames and their functional groups into a SEG, in place.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        SEG header, explicit VR little endian.
+    labels : numpy.ndarray, shape (slices, rows, columns), uint8 or uint16
+        Label map.
+    frames : sequence of Frame
+        What to write, in this order.
+    slices : iterable of Dataset
+        For every slice of the label map an item of the Per-Frame Functional Groups
+        Sequence, complete but for the values of Dimension Index Values (2 of them)
+        and Referenced Segment Number. May yield one object again and again with
+        other values in it.
+    """
+    dataset.NumberOfFrames = len(frames)
+    dataset.Rows, dataset.Columns = labels.shape[1:]
+    groups = b"".join(_encode_groups(frames, slices))
+    # As raw bytes: pydicom writes them as they are, and reads them if somebody asks.
+    dataset[_PER_FRAME] = RawDataElement(
+        _PER_FRAME, "SQ", len(groups), groups, 0, *_EXPLICIT_LITTLE
+    )
+    # As a buffer: pydicom copies it to the file piece by piece.
+    pixels = io.BytesIO()
+    for packed in pack_frames(labels, frames):
+        pixels.write(packed)
+    if pixels.tell() % 2:
+        pixels.write(b"\0")
+    pixels.seek(0)
+    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", pixels)
+
+
+def _encode_groups(frames: Sequence[Frame], slices: Iterable[Dataset]) -> Iterator[bytes]:
+    """The item of every frame as it stands in the file."""
+    needed = {frame.k for frame in frames}
+    encoded: dict[int, tuple[bytearray, int, int]] = {}
+    for k, item in enumerate(slices):
+        if k in needed:
+            content = _encode_item(item)
+            encoded[k] = (
+                content,
+                content.index(_DIMENSION_INDEX_VALUES) + len(_DIMENSION_INDEX_VALUES),
+                content.index(_REFERENCED_SEGMENT_NUMBER) + len(_REFERENCED_SEGMENT_NUMBER),
+            )
+    for frame in frames:
+        content, dimensions, segment = encoded[frame.k]
+        struct.pack_into("<II", content, dimensions, frame.segment_number, frame.position)
+        struct.pack_into("<H", content, segment, frame.segment_number)
+        yield bytes(content)
+
+
+def _encode_item(item: Dataset) -> bytearray:
+    """A sequence item with its tag and length, explicit VR little endian."""
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = _EXPLICIT_LITTLE
+    write_sequence_item(buffer, item, ["utf8"])
+    return bytearray(buffer.getvalue())
+
+
+def pack_frames(labels: np.ndarray, frames: Sequence[Frame]) -> Iterator[bytes]:
+    """Bits of all frames, one after the other without gaps (PS3.5 8.1.1, 8.2).
+
+    Frames whose size is no multiple of 8 share bytes with their neighbours: only
+    eight of them together fill whole bytes.
+    """
+    for first in range(0, len(frames), 8):
+        masks = [labels[frame.k] == frame.label for frame in frames[first : first + 8]]
+        yield np.packbits(np.stack(masks), bitorder="little").tobytes()

@@ -1,0 +1,38 @@
+"""The graph's last operator. What is written is in `seg.py` and `sr.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
+from operators.evidence.write import write_job
+from operators.job import StudyJob
+
+
+class EvidenceWriter(Operator):
+    """Reports in, files out; hands the finished job to whoever runs the graph.
+
+    Parameters
+    ----------
+    sink : callable
+        Called once per job with the job as it leaves the graph. It is no output
+        port: a port whose flow ends nowhere stops the graph for ever.
+    """
+
+    def __init__(
+        self, fragment: Any, *args: Any, sink: Callable[[StudyJob], None], **kwargs: Any
+    ) -> None:
+        self._sink = sink
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """One input port."""
+        spec.input("job")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Write the evidence of every report of the job."""
+        job: StudyJob = op_input.receive("job")
+        self._sink(write_job(job))

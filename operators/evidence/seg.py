@@ -1,0 +1,214 @@
+"""DICOM Segmentation: BINARY, one segment per structure that was found.
+
+highdicom builds the header and checks it; the frames are put in by `frames.py`.
+They lie on the grid of the volume, not on positions copied from the source, so
+that voxels and measurements agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import highdicom as hd
+import numpy as np
+from highdicom.color import CIELabColor
+from pydicom.charset import convert_encodings
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
+
+from operators.evidence.common import (
+    CHARACTER_SET,
+    DEVICE_SERIAL_NUMBER,
+    LONG_STRING,
+    MANUFACTURER,
+    MODEL_NAME,
+    SOFTWARE_VERSION,
+    Identity,
+    algorithm_parameters,
+    identify,
+    source_references,
+    stamp,
+)
+from operators.evidence.frames import attach_frames, list_frames
+from operators.evidence.uids import derive_uid
+from operators.job import Code, ModelIdentity, Report, Segment, Volume
+
+
+def coded(code: Code) -> hd.sr.CodedConcept:
+    """`code` as highdicom wants it."""
+    return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def tracking_uid(seg: Identity, segment: Segment) -> str:
+    """Tracking UID of a segment: one for its SEG and its SR, another in every result.
+
+    OHIF merges measurement groups by this UID, so two results of one study must
+    not share it, though they speak of one organ.
+    """
+    return derive_uid("tracking", seg.sop_instance_uid, segment.name)
+
+
+def build_seg(report: Report, counts: np.ndarray, recorded_at: str) -> hd.seg.Segmentation:
+    """Build the SEG of one segmentation.
+
+    Parameters
+    ----------
+    report : Report
+        At least one finding has voxels.
+    counts : numpy.ndarray, shape (slices, labels)
+        As `tally` gives it.
+    recorded_at : str
+        The study version's record, ``YYYYMMDDHHMMSS``.
+
+    Returns
+    -------
+    highdicom.seg.Segmentation
+        Explicit VR little endian. Segments are numbered from 1 without gaps in the
+        order of the findings, as PS3.3 C.8.20.2 demands; only non-empty frames are
+        kept. Pixel Data is a buffer: write it once.
+    """
+    segmentation = report.segmentation
+    volume = segmentation.volume
+    identity = identify(segmentation, "SEG", recorded_at)
+    found = found_segments(report)
+    frames = list_frames(counts, [segment.number for segment in found])
+    dataset = _header(report, identity, found)
+    dataset.SegmentsOverlap = "NO"  # a label map holds one structure per voxel
+    references = source_references(volume)
+    _refer_to_sources(dataset, references)
+    attach_frames(dataset, segmentation.labels, frames, _slices(dataset, volume, references))
+    stamp(dataset, identity, segmentation, recorded_at)
+    # Tells pydicom that the frames' groups are encoded as they must be written.
+    dataset.set_original_encoding(False, True, convert_encodings(CHARACTER_SET))
+    return dataset
+
+
+def found_segments(report: Report) -> tuple[Segment, ...]:
+    """Segments with voxels; the n-th is segment number n of the SEG."""
+    return tuple(finding.segment for finding in report.findings if finding.voxels)
+
+
+def _header(report: Report, identity: Identity, found: tuple[Segment, ...]) -> hd.seg.Segmentation:
+    """All but the frames, from a stand-in: one slice, one pixel per segment.
+
+    highdicom builds and checks it as it would the whole, and the frame it makes
+    for the first segment serves as the pattern of all others.
+    """
+    model = report.segmentation.model
+    volume = report.segmentation.volume
+    dataset = hd.seg.Segmentation(
+        source_images=[_stand_in(volume, len(found))],
+        pixel_array=np.arange(1, len(found) + 1, dtype=np.uint16)[np.newaxis, np.newaxis],
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _description(number, segment, identity, model)
+            for number, segment in enumerate(found, start=1)
+        ],
+        series_instance_uid=identity.series_instance_uid,
+        series_number=identity.series_number,
+        sop_instance_uid=identity.sop_instance_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=SOFTWARE_VERSION,
+        device_serial_number=DEVICE_SERIAL_NUMBER,
+        content_label="AI_SEGMENTATION",
+        content_description=f"{model.name}: {len(found)} structures"[:LONG_STRING],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence[0].SpacingBetweenSlices = decimals(volume.spacing_zyx_mm[:1])[0]
+    # highdicom shares it where there is one segment only; here every frame has its own.
+    shared.pop("SegmentIdentificationSequence", None)
+    # highdicom's UID is random, and no two runs were equal.
+    dimensions = derive_uid("dimensions", identity.sop_instance_uid)
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    return dataset
+
+
+def _stand_in(volume: Volume, columns: int) -> Dataset:
+    """A source image on the volume's first slice, one row high."""
+    affine = volume.lps_from_index
+    spacing_z_mm, spacing_y_mm, spacing_x_mm = volume.spacing_zyx_mm
+    image = source_references(volume)[0]
+    image.Rows, image.Columns = 1, columns
+    image.ImagePositionPatient = decimals(affine[:3, 3])
+    image.ImageOrientationPatient = decimals(
+        (affine[:3, :2] / (spacing_x_mm, spacing_y_mm)).T.ravel()
+    )
+    # First value: spacing between rows (PS3.3 10.7.1.3).
+    image.PixelSpacing = decimals((spacing_y_mm, spacing_x_mm))
+    # What a frame stands for; the source's own value describes the acquisition.
+    image.SliceThickness = decimals((spacing_z_mm,))[0]
+    lossy = next((h for h in volume.headers if h.get("LossyImageCompression") == "01"), Dataset())
+    for keyword in ("Compression", "CompressionRatio", "CompressionMethod"):
+        if f"LossyImage{keyword}" in lossy:
+            image[f"LossyImage{keyword}"] = lossy[f"LossyImage{keyword}"]
+    return image
+
+
+def _refer_to_sources(dataset: Dataset, references: list[Dataset]) -> None:
+    """Name every slice of the volume as a source, those without a segment too.
+
+    References
+    ----------
+    DICOM PS3.3 C.12.2 Common Instance Reference, C.8.20.2 Segmentation Image.
+    """
+    sources = []
+    for reference in references:
+        source = Dataset()
+        source.ReferencedSOPClassUID = reference.SOPClassUID
+        source.ReferencedSOPInstanceUID = reference.SOPInstanceUID
+        sources.append(source)
+    dataset.SourceImageSequence = sources
+    dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence = sources
+
+
+def _slices(dataset: Dataset, volume: Volume, references: list[Dataset]) -> Iterator[Dataset]:
+    """Functional groups of every slice: one pattern, filled in again and again."""
+    pattern = dataset.PerFrameFunctionalGroupsSequence[0]
+    identification = Dataset()
+    identification.ReferencedSegmentNumber = 1
+    pattern.SegmentIdentificationSequence = [identification]
+    source = pattern.DerivationImageSequence[0].SourceImageSequence[0]
+    place = pattern.PlanePositionSequence[0]
+    for k, reference in enumerate(references):
+        source.ReferencedSOPClassUID = reference.SOPClassUID
+        source.ReferencedSOPInstanceUID = reference.SOPInstanceUID
+        place.ImagePositionPatient = decimals(volume.lps_from_index[:3] @ (0, 0, k, 1))
+        yield pattern
+
+
+def decimals(values: Iterable[float]) -> list[DSfloat]:
+    """DS values, each in at most 16 characters (PS3.5 6.2)."""
+    return [DSfloat(float(value), auto_format=True) for value in values]
+
+
+def _description(
+    number: int, segment: Segment, identity: Identity, model: ModelIdentity
+) -> hd.seg.SegmentDescription:
+    """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=segment.label[:LONG_STRING],
+        segmented_property_category=coded(segment.category),
+        segmented_property_type=coded(segment.type),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model.name[:LONG_STRING],
+            family=codes.DCM.ArtificialIntelligence,
+            version=model.version[:LONG_STRING],
+            source=model.manufacturer[:LONG_STRING] or None,
+            parameters=algorithm_parameters(model),
+        ),
+        tracking_uid=tracking_uid(identity, segment),
+        tracking_id=segment.name,
+        display_color=CIELabColor.from_rgb(*segment.colour_rgb),
+    )
+    if segment.laterality is not None:
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(segment.laterality)]
+    return description

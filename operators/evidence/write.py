@@ -1,0 +1,88 @@
+"""A report in, its DICOM files out: both or none, under names that reveal nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from operators.errors import Refusal
+from operators.evidence.seg import build_seg, found_segments
+from operators.evidence.sr import build_sr
+from operators.findings.tally import tally
+from operators.job import Evidence, EvidenceKind, Refused, Report, StudyJob
+
+
+def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[Evidence, ...]:
+    """Write SEG and SR of one report.
+
+    Parameters
+    ----------
+    report : Report
+        A segmentation with its findings.
+    output_dir : Path
+        Made if it is not there.
+    recorded_at : str
+        The study version's record, ``YYYYMMDDHHMMSS``; the same record gives the
+        same bytes again.
+
+    Returns
+    -------
+    tuple of Evidence
+        SEG, then SR. Where nothing was found there is no SEG (it would have no
+        frame) and the SR says what was looked for.
+    """
+    counts = tally(report.segmentation)
+    built: list[tuple[EvidenceKind, Dataset]] = []
+    if found_segments(report):
+        built.append(("SEG", build_seg(report, counts, recorded_at)))
+    built.append(("SR", build_sr(report, counts, recorded_at)))
+    # Nothing is written before everything is built: a SEG without its SR tells nobody why.
+    output_dir.mkdir(parents=True, exist_ok=True)
+    evidence = []
+    for kind, dataset in built:
+        path = output_dir / _file_name(report, kind, str(dataset.SOPInstanceUID))
+        _write(dataset, path)
+        evidence.append(
+            Evidence(
+                kind=kind,
+                path=path,
+                sop_instance_uid=str(dataset.SOPInstanceUID),
+                series_instance_uid=str(dataset.SeriesInstanceUID),
+                source_series_uid=report.segmentation.volume.series_instance_uid,
+            )
+        )
+    return tuple(evidence)
+
+
+def _file_name(report: Report, kind: EvidenceKind, sop_instance_uid: str) -> str:
+    """``BUNDLE-HASH.KIND.dcm``: our own names and hashes only."""
+    bundle = re.sub(r"[^A-Za-z0-9_]+", "-", report.segmentation.model.name)
+    digest = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:16]
+    return f"{bundle}-{digest}.{kind.lower()}.dcm"
+
+
+def _write(dataset: Dataset, path: Path) -> None:
+    """Write beside the final name and rename: a reader never sees half a file."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        dataset.save_as(unfinished, enforce_file_format=True)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_job(job: StudyJob) -> StudyJob:
+    """`job` with the files of every report; one that is refused doesn't stop the others."""
+    evidence: list[Evidence] = []
+    refused: list[Refused] = []
+    for report in job.reports:
+        try:
+            evidence += write_evidence(report, job.output_dir, job.recorded_at)
+        except Refusal as refusal:
+            refused.append(Refused(report.segmentation.volume.series_instance_uid, refusal.reason))
+    return replace(job, evidence=(*job.evidence, *evidence), refused=(*job.refused, *refused))

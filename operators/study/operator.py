@@ -1,0 +1,75 @@
+"""The first two steps of the graph. Reading is in `read.py`, choosing in `select.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
+from operators.job import StudyJob
+from operators.study.read import read_drop
+from operators.study.select import Accepts, select
+
+
+class StudySource(Operator):
+    """The job's folder in, its studies out.
+
+    Parameters
+    ----------
+    job : StudyJob
+        Names the folder.
+    """
+
+    def __init__(self, fragment: Any, *args: Any, job: StudyJob, **kwargs: Any) -> None:
+        self.job = job
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """One output, "study"."""
+        spec.output("study")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Read the folder."""
+        drop = read_drop(self.job.input_dir)
+        refused = (*self.job.refused, *drop.refused)
+        op_output.emit(replace(self.job, studies=drop.studies, refused=refused), "study")
+
+
+class SeriesSelector(Operator):
+    """Studies in, pairs of bundle and series out.
+
+    Parameters
+    ----------
+    accepts_by_bundle : mapping
+        Bundle name → what its card asks.
+    forced_bundle : str, optional
+        Only this bundle, whatever the body part.
+    """
+
+    def __init__(
+        self,
+        fragment: Any,
+        *args: Any,
+        accepts_by_bundle: Mapping[str, Accepts],
+        forced_bundle: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.accepts_by_bundle = accepts_by_bundle
+        self.forced_bundle = forced_bundle
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Input "job", output "matched"."""
+        spec.input("job")
+        spec.output("matched")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Ask every card about every series."""
+        job: StudyJob = op_input.receive("job")
+        matches, unmatched = select(job.studies, self.accepts_by_bundle, self.forced_bundle)
+        op_output.emit(replace(job, matches=matches, unmatched=unmatched), "matched")

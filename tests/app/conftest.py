@@ -1,0 +1,70 @@
+"""A real listener process, for intake tests."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.intake import journal
+from app.intake.listener import ListenerConfig
+from app.intake.process import IntakeProcess, bind_patiently
+from app.intake.spool import Spool
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Poll until the condition is true; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class Listener:
+    """A running listener and what it keeps."""
+
+    port: int
+    process: IntakeProcess
+    spool: Spool
+    journal: sqlite3.Connection
+
+    def rows(self) -> list[sqlite3.Row]:
+        return self.journal.execute("SELECT * FROM instances ORDER BY id").fetchall()
+
+    def files(self) -> list[Path]:
+        folders = (self.spool.incoming, self.spool.instances)
+        return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def start_listener(tmp_path: Path) -> Iterator[Callable[..., Listener]]:
+    """Start a listener on a free loopback port; keywords change its `ListenerConfig`."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> Listener:
+            config = ListenerConfig(
+                spool=tmp_path / "spool",
+                ae_title="RADLOOP",
+                min_free_bytes=0,
+                max_associations=20,
+                max_pdu=131072,
+            )
+            config = replace(config, **changes)
+            spool = Spool(config.spool)
+            connection = journal.prepare(spool.journal_file)
+            listening = bind_patiently("127.0.0.1", 0)
+            port = listening.getsockname()[1]
+            process = IntakeProcess(config, listening)
+            stack.callback(process.stop)
+            process.poll()
+            return Listener(port, process, spool, connection)
+
+        yield start

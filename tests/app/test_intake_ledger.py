@@ -1,0 +1,209 @@
+"""The ledger: right grouping, right version, nothing analysed too early or in part."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from app.intake import journal
+from app.intake.journal import Received
+from app.intake.ledger import Ledger, State, StudyVersion
+from app.intake.spool import Spool
+from tests.app.instances import STUDY, encoded, instance
+
+OTHER = "1.2.826.0.1.3680043.8.498.2"
+QUIET_S = 5.0
+
+
+@dataclass
+class Site:
+    """A ledger whose clock the test moves, and a way to receive."""
+
+    root: Path
+    now: float = 1000.0
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        spool = Spool(self.root)
+        connection = journal.prepare(spool.journal_file)
+        self.ledger = Ledger(connection, spool, clock=lambda: self.now)
+
+    def receive(self, *datasets: Dataset) -> None:
+        for dataset in datasets:
+            uid = str(dataset.SOPInstanceUID)
+            kept = self.ledger.spool.keep(uid, b"", encoded(dataset))
+            row = Received(uid, kept.digest, "", "", kept.name, kept.size, "PACS", time.time())
+            journal.insert(self.ledger.connection, [row])
+
+    def settle(self) -> list[tuple[int, State]]:
+        """Group, wait the quiet time, complete; what changed."""
+        changes = self.ledger.group()
+        self.now += QUIET_S
+        changes += self.ledger.complete(QUIET_S)
+        return [(change.version, change.state) for change in changes]
+
+    def only(self, state: State) -> StudyVersion:
+        (study,) = self.ledger.in_state(state)
+        return study
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_study_is_ready_after_the_quiet_time_and_not_before(site: Site) -> None:
+    site.receive(instance(1))
+    site.ledger.group()
+    site.now += QUIET_S - 0.1
+    assert site.ledger.complete(QUIET_S) == []
+
+    site.receive(instance(2))  # begins the quiet time again
+    site.ledger.group()
+    site.now += QUIET_S - 0.1
+    assert site.ledger.complete(QUIET_S) == []
+    site.now += 0.1
+
+    (ready,) = site.ledger.complete(QUIET_S)
+    assert (ready.study_uid, ready.version, ready.state) == (STUDY, 1, State.READY)
+    assert len(site.ledger.inputs(ready)) == 2
+    assert len(ready.recorded_at) == 14
+
+
+def test_no_study_is_complete_while_an_instance_waits_to_be_grouped(site: Site) -> None:
+    site.receive(instance(1))
+    site.ledger.group()
+    site.receive(instance(2))
+    site.now += 10 * QUIET_S
+
+    assert site.ledger.complete(QUIET_S) == []
+
+
+def test_interleaved_studies_are_kept_apart(site: Site) -> None:
+    for number in range(3):
+        site.receive(instance(number), instance(number, study=OTHER))
+    site.settle()
+
+    inputs = {s.study_uid: site.ledger.inputs(s) for s in site.ledger.in_state(State.READY)}
+    assert {uid: len(names) for uid, names in inputs.items()} == {STUDY: 3, OTHER: 3}
+    assert not set(inputs[STUDY]) & set(inputs[OTHER])
+
+
+def test_the_same_study_sent_twice_is_one_version(site: Site) -> None:
+    site.receive(instance(1), instance(2))
+    site.settle()
+    site.receive(instance(1), instance(2))
+
+    assert site.settle() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [
+        (State.READY, [(1, State.RECEIVING), (1, State.READY)]),
+        (State.RUNNING, [(2, State.RECEIVING), (2, State.READY)]),
+        (
+            State.DELIVERING,
+            [(1, State.SUPERSEDED), (2, State.RECEIVING), (2, State.READY)],
+        ),
+        (State.DONE, [(2, State.RECEIVING), (2, State.READY)]),
+        (State.FAILED, [(2, State.RECEIVING), (2, State.READY)]),
+        (State.NOT_APPLICABLE, [(2, State.RECEIVING), (2, State.READY)]),
+    ],
+)
+def test_a_late_instance_is_never_left_out(
+    site: Site, state: State, changes: list[tuple[int, State]]
+) -> None:
+    site.receive(instance(1))
+    site.settle()
+    first = site.ledger.move(site.only(State.READY), state)
+    site.receive(instance(2))
+
+    assert site.settle() == changes
+    latest = site.ledger.latest(STUDY)
+    assert latest is not None
+    assert len(site.ledger.inputs(latest)) == 2
+    assert site.ledger.is_superseded(first) is (latest.version == 2)
+
+
+def test_our_own_results_start_nothing(site: Site) -> None:
+    site.receive(instance(1))
+    site.settle()
+    site.ledger.move(site.only(State.READY), State.DONE)
+
+    site.receive(instance(50, manufacturer="radloop", modality="SEG"))
+    assert site.settle() == []
+    site.receive(instance(51, study=OTHER, manufacturer="radloop", modality="SR"))
+    assert site.settle() == [(1, State.NOT_APPLICABLE)]
+    assert site.only(State.NOT_APPLICABLE).reason == "holds only results that radloop wrote"
+
+    site.receive(instance(1, study=OTHER))
+    site.settle()
+    assert len(site.ledger.inputs(site.only(State.READY))) == 1  # the SR is no input
+
+
+def test_one_uid_with_two_contents_fails_the_study_and_names_both(site: Site) -> None:
+    site.receive(instance(1, comment="a"), instance(2))
+    site.receive(instance(1, comment="b"))
+    site.settle()
+
+    failed = site.only(State.FAILED)
+    digests = site.ledger.connection.execute(
+        "SELECT digest FROM instances WHERE sop_instance_uid = ?", (f"{STUDY}.9.1",)
+    ).fetchall()
+    assert len(digests) == 2
+    assert all(row["digest"][:12] in failed.reason for row in digests)
+    assert "Test^Patient" not in failed.reason
+
+
+def test_an_unreadable_instance_is_reported_and_stops_nothing(site: Site) -> None:
+    kept = site.ledger.spool.keep("1.2.3", b"", b"no DICOM at all")
+    row = Received("1.2.3", kept.digest, "", "", kept.name, kept.size, "PACS", time.time())
+    journal.insert(site.ledger.connection, [row])
+    site.receive(instance(1))
+
+    (report, receiving) = site.ledger.group()
+
+    assert report.state is State.FAILED
+    assert report.reason.startswith("RL-0702: instance 1.2.3 is kept")
+    assert receiving.state is State.RECEIVING
+    assert site.ledger.group() == []
+
+
+def test_a_restart_hands_back_what_was_running_and_waits_again(site: Site) -> None:
+    site.receive(instance(1), instance(1, study=OTHER))
+    site.settle()
+    ready = {study.study_uid: study for study in site.ledger.in_state(State.READY)}
+    site.ledger.move(ready[STUDY], State.RUNNING)
+    site.ledger.move(ready[OTHER], State.RUNNING)
+    site.receive(instance(2, study=OTHER))
+    site.ledger.group()
+
+    site.start()
+    recovered = {study.study_uid: study.state for study in site.ledger.recover()}
+
+    assert recovered == {STUDY: State.READY, OTHER: State.SUPERSEDED}
+    assert site.ledger.complete(QUIET_S) == []  # the second version's quiet time begins now
+    site.now += QUIET_S
+    assert [study.version for study in site.ledger.complete(QUIET_S)] == [2]
+
+
+def test_an_instance_that_the_journal_lost_is_adopted_from_the_spool(site: Site) -> None:
+    site.receive(instance(1), instance(2))
+    site.settle()
+    site.ledger.connection.close()
+    for leftover in site.root.glob("journal.db*"):
+        leftover.unlink()
+
+    site.start()
+    site.ledger.recover()
+    site.settle()
+
+    assert len(site.ledger.inputs(site.only(State.READY))) == 2
