@@ -32,12 +32,14 @@ REINSTALL = "`make setup`, or: pip install -c constraints.txt -e ."
 CHILD_SECONDS = 60.0
 PIXELMED_JAR = Path("/usr/share/java/pixelmed.jar")
 OHIF_PAGE = Path("var/ohif/index.html")
-DECODERS = {  # transfer syntax → what it is called, which package decodes it
-    "1.2.840.10008.1.2.4.50": ("JPEG baseline", "python-gdcm"),
-    "1.2.840.10008.1.2.4.70": ("JPEG lossless", "python-gdcm"),
-    "1.2.840.10008.1.2.4.80": ("JPEG-LS", "python-gdcm"),
-    "1.2.840.10008.1.2.4.90": ("JPEG 2000", "pylibjpeg-openjpeg"),
-    "1.2.840.10008.1.2.5": ("RLE", "pylibjpeg-rle"),
+DECODERS = {  # package → what it decodes, by transfer syntax
+    "python-gdcm": {
+        "1.2.840.10008.1.2.4.50": "JPEG baseline",
+        "1.2.840.10008.1.2.4.70": "JPEG lossless",
+        "1.2.840.10008.1.2.4.80": "JPEG-LS",
+    },
+    "pylibjpeg-openjpeg": {"1.2.840.10008.1.2.4.90": "JPEG 2000"},
+    "pylibjpeg-rle": {"1.2.840.10008.1.2.5": "RLE"},
 }
 _ASK_DECODERS = """
 import json, sys
@@ -97,14 +99,7 @@ def examine() -> tuple[list[Check], Settings | None]:
             "what this site decided",
             "mend the names and values that are listed",
         )
-    steps: list[Callable[[], Iterator[Check]]] = [
-        _python,
-        _libraries,
-        _graph,
-        _decoders,
-        _bundles,
-        lambda: iter([settings_check]),
-    ]
+    steps: list[Callable[[], Iterator[Check]]] = [_bundles, lambda: iter([settings_check])]
     if settings is not None:
         in_force = settings
         steps += [
@@ -113,9 +108,14 @@ def examine() -> tuple[list[Check], Settings | None]:
             lambda: _access(in_force),
             lambda: _destinations(in_force),
         ]
-    steps += [_programs, _cuda]
-    with ThreadPoolExecutor(len(steps)) as pool:
-        return [check for part in pool.map(_guarded, steps) for check in part], settings
+    # Children are asked meanwhile. Only they run beside anything: two threads that import the
+    # same packages can meet a half-initialised module.
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.map(_guarded, [_graph, _decoders])
+        installed = [*_guarded(_python), *_guarded(_libraries)]
+        rest = [check for step in [*steps, _programs, _cuda] for check in _guarded(step)]
+        from_children = [check for part in asked for check in part]
+    return [*installed, *from_children, *rest], settings
 
 
 def _guarded(step: Callable[[], Iterator[Check]]) -> list[Check]:
@@ -189,16 +189,18 @@ def _graph() -> Iterator[Check]:
 
 
 def _decoders() -> Iterator[Check]:
-    status, said = _child("-c", _ASK_DECODERS, *DECODERS)
+    purpose = "images that arrive compressed"
+    uids = [uid for syntaxes in DECODERS.values() for uid in syntaxes]
+    status, said = _child("-c", _ASK_DECODERS, *uids)
     works = json.loads(said) if status == 0 else {}
-    for uid, (name, package) in DECODERS.items():
-        purpose = "images that arrive compressed"
-        if works.get(uid):
-            yield Check(f"decoder {name}", "ok", True, package, purpose)
+    for package, syntaxes in DECODERS.items():
+        name = f"decoder {package}"
+        lacking = [what for uid, what in syntaxes.items() if not works.get(uid)]
+        if lacking:
+            found = f"can't decode {', '.join(lacking)}" + (f": {said}" if status else "")
+            yield Check(name, "missing", True, found, purpose, f"pip install {package}")
         else:
-            found = "no decoder for it" if status == 0 else said
-            remedy = f"pip install {package}"
-            yield Check(f"decoder {name}", "missing", True, found, purpose, remedy)
+            yield Check(name, "ok", True, ", ".join(syntaxes.values()), purpose)
 
 
 def _bundles() -> Iterator[Check]:

@@ -33,7 +33,9 @@ PREFIX = "RADLOOP_"
 CONFIG_VARIABLE = "RADLOOP_CONFIG"
 SYSTEM_FILE = Path("/etc/radloop/radloop.yaml")
 # Read elsewhere: this file's own name, `app.bundle_folders`, the tests' images.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA"})
+OTHER_VARIABLES = frozenset(
+    {CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA", "RADLOOP_REQUIRE_ALL"}
+)
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}")
 _CSTORE_TARGET = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")

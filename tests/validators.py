@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  (its own documentation's name)
 
 PIXELMED_JAR = Path("/usr/share/java/pixelmed.jar")
-SECONDS = 120
+SECONDS = 300
 
 
 def _program(name: str, package: str) -> str:

@@ -69,10 +69,12 @@ def _print_tables(checks: list[Check], settings: Settings | None) -> None:
 
     signs = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "warning": "[yellow]warning[/]"}
     console = Console()
-    table = Table("", "what", "found", "for", "how to get it")
+    table = Table("", "what", "found, and how to get what is not")
     for check in checks:
-        texts = (check.name, check.found, check.purpose, check.remedy)
-        table.add_row(signs[check.status], *(escape(text) for text in texts))
+        text = escape(check.found)
+        if check.status != "ok":
+            text += f"\n[dim]{escape(check.purpose)}[/]\n→ {escape(check.remedy)}"
+        table.add_row(signs[check.status], escape(check.name), text)
     console.print(table)
     if settings is not None:
         values = Table("setting", "value")

@@ -29,6 +29,8 @@ def serve(
 
     Example: RADLOOP_ORTHANC_URL=http://127.0.0.1:8042 radloop serve --port 11112
     """
+    import logging
+
     from app.delivery import from_settings
     from app.serve import Service
     from app.settings import CONFIG_VARIABLE, load_settings
@@ -36,6 +38,8 @@ def serve(
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
+    for library in ("pydicom", "pynetdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # their lines may quote a patient
     settings = load_settings(**({} if port is None else {"port": port}))
     service = Service(
         settings,

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def from_settings(settings: Settings) -> list[Destination]:
-    """The configured destinations; empty where results only stay in the output folder."""
-    from app.delivery.cstore import CStoreDestination
-    from app.delivery.folder import FolderDestination
-    from app.delivery.orthanc import OrthancDestination
-    from app.settings import parse_cstore_target
+    """The configured destinations; empty where results only stay in the output folder.
 
+    Their libraries are imported here, in the caller's thread, and not when a courier
+    first needs them: two threads that import the same packages can meet half of one.
+    """
     destinations: list[Destination] = []
     if settings.orthanc_url:
+        from app.delivery.orthanc import OrthancDestination
+
         password = settings.orthanc_password
         destinations.append(
             OrthancDestination(
@@ -31,8 +32,13 @@ def from_settings(settings: Settings) -> list[Destination]:
             )
         )
     if settings.deliver_to_folder:
+        from app.delivery.folder import FolderDestination
+
         destinations.append(FolderDestination(settings.deliver_to_folder))
     if settings.deliver_to_cstore:
+        from app.delivery.cstore import CStoreDestination
+        from app.settings import parse_cstore_target
+
         aet, host, port = parse_cstore_target(settings.deliver_to_cstore)
         destinations.append(CStoreDestination(aet, host, port, calling_aet=settings.ae_title))
     return destinations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pydicom import dcmread
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from app.delivery.destination import DestinationRefused, DestinationUnreachable
-
-if TYPE_CHECKING:
-    from pynetdicom.association import Association
 
 SECONDS = 30.0
 SELF_TEST_SECONDS = 5.0
@@ -39,8 +40,6 @@ class CStoreDestination:
 
     def deliver(self, files: Sequence[Path]) -> None:
         """Send all files over one association; each must be answered with success."""
-        from pydicom import dcmread
-
         datasets = [dcmread(file) for file in files]
         wanted = {
             (str(dataset.SOPClassUID), str(dataset.file_meta.TransferSyntaxUID))
@@ -55,8 +54,6 @@ class CStoreDestination:
 
     def self_test(self) -> str:
         """C-ECHO."""
-        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-
         association = self._associate([(Verification, "1.2.840.10008.1.2")], SELF_TEST_SECONDS)
         try:
             status = association.send_c_echo()
@@ -67,8 +64,6 @@ class CStoreDestination:
         return f"C-ECHO answered {status.Status:#06x}"
 
     def _associate(self, contexts: Sequence[tuple[str, str]], seconds: float) -> Association:
-        from pynetdicom import AE
-
         entity = AE(ae_title=self._calling)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = seconds
         entity.connection_timeout = seconds

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orthanc_api_client import OrthancApiClient, exceptions
+
 from app.delivery.destination import DestinationRefused, DestinationUnreachable, ReadBackDiffers
 
 TIMEOUT_SECONDS = 60.0
@@ -63,8 +65,6 @@ class OrthancDestination:
     def _call(
         self, method: str, endpoint: str, *, seconds: float = TIMEOUT_SECONDS, **arguments: Any
     ) -> Any:
-        from orthanc_api_client import OrthancApiClient, exceptions
-
         url = self._url + endpoint
         client = OrthancApiClient(self._url, user=self._user, pwd=self._password)
         try:

@@ -88,27 +88,27 @@ def _digests(instances: list[Instance]) -> tuple[str, ...]:
 def find_duplicates(
     instances: Iterable[Instance],
 ) -> tuple[list[Instance], dict[str, InstanceConflict]]:
-    """One instance per SOP Instance UID, in the given order, and the conflicts.
+    """One instance per SOP Instance UID, and the conflicts.
 
     Returns
     -------
     instances : list of Instance
-        The first of each UID.
+        The first of each UID, in the given order; all of a UID in conflict.
     conflicts : dict
         Study Instance UID → refusal, for every study that a conflict touches.
     """
     by_uid: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
         by_uid[instance.sop_instance_uid].append(instance)
+    kept: list[Instance] = []
     conflicts: dict[str, InstanceConflict] = {}
     for sop_uid, same in by_uid.items():
-        if len(same) == 1:
-            continue
-        digests = _digests(same)
+        digests = _digests(same) if len(same) > 1 else ("",)
+        kept += same if len(digests) > 1 else same[:1]
         if len(digests) > 1:
             for study_uid in {str(instance.header.StudyInstanceUID) for instance in same}:
                 conflicts.setdefault(study_uid, InstanceConflict(study_uid, sop_uid, digests))
-    return [same[0] for same in by_uid.values()], conflicts
+    return kept, conflicts
 
 
 def check_one_patient(study_uid: str, instances: Iterable[Instance]) -> None:

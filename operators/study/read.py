@@ -30,6 +30,7 @@ from operators.study.refusals import (
     InvalidUid,
     InvalidValue,
     MediaDirectory,
+    MissingPixels,
     NotARegularFile,
     Unparsable,
     UnreadableFile,
@@ -240,6 +241,9 @@ def _check_pixel_length(header: Dataset, layout: Layout) -> None:
     """Native pixel data are as long as the header says, padded to an even length at most."""
     pixels = layout.pixels
     if pixels is None:
+        # A file that is cut between two elements is well-formed, and ends early.
+        if header.SOPClassUID.name.endswith("Image Storage"):
+            raise MissingPixels(header.SOPClassUID.name)
         return
     expected = get_expected_length(header)
     if pixels.fragments is not None:

@@ -13,7 +13,8 @@ FileRefusal
 ├── InvalidValue         RL-0110
 ├── MediaDirectory       RL-0111
 ├── Unparsable           RL-0112
-└── UnreadableFile       RL-0113
+├── UnreadableFile       RL-0113
+└── MissingPixels        RL-0114
 StudyRefusal
 ├── MixedPatients        RL-0201
 └── InstanceConflict     RL-0202
@@ -166,6 +167,18 @@ class UnreadableFile(FileRefusal):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"can't be read: {why}. Check its permissions and the disk.")
+
+
+class MissingPixels(FileRefusal):
+    """An image object that holds no image."""
+
+    code = "RL-0114"
+
+    def __init__(self, sop_class: str) -> None:
+        super().__init__(
+            f"{sop_class} without pixel data. The file was cut before them, or only its header "
+            "was exported: send it again."
+        )
 
 
 class MixedPatients(StudyRefusal):

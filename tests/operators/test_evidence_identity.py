@@ -127,7 +127,7 @@ def test_software_version_is_that_of_the_distribution() -> None:
 def test_names_in_any_character_set_arrive_as_utf_8(
     tmp_path: Path, character_set: str | list[str], name: str
 ) -> None:
-    def rename(dataset: Dataset, k: int) -> None:
+    def rename(dataset: Dataset, _k: int) -> None:
         dataset.SpecificCharacterSet = character_set
         dataset.PatientName = name
         dataset.ReferringPhysicianName = name
@@ -164,7 +164,7 @@ def test_patient_and_study_are_the_sources_own(tmp_path: Path) -> None:
         "StudyDate": "20240102",
     }
 
-    def fill(dataset: Dataset, k: int) -> None:
+    def fill(dataset: Dataset, _k: int) -> None:
         for keyword, value in kept.items():
             setattr(dataset, keyword, value)
 
@@ -184,7 +184,7 @@ def test_values_that_the_standard_forbids_are_kept_and_stop_nothing(tmp_path: Pa
         "PatientName": "A" * 80,
     }
 
-    def spoil(dataset: Dataset, k: int) -> None:
+    def spoil(dataset: Dataset, _k: int) -> None:
         with pydicom.config.disable_value_validation():
             for keyword, value in odd.items():
                 setattr(dataset, keyword, value)
@@ -206,7 +206,7 @@ def test_values_that_the_standard_forbids_are_kept_and_stop_nothing(tmp_path: Pa
 def test_what_the_source_lacks_is_left_empty(tmp_path: Path) -> None:
     missing = ("PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "Manufacturer")
 
-    def strip(dataset: Dataset, k: int) -> None:
+    def strip(dataset: Dataset, _k: int) -> None:
         for keyword in (*missing, "SeriesNumber", "ReferringPhysicianName", "StudyTime"):
             del dataset[keyword]
 

@@ -117,7 +117,7 @@ def test_tracking_id_and_uid_are_those_of_the_segment(tmp_path: Path) -> None:
         described = segments[referenced.ReferencedSegmentNumber]
         assert referenced.ReferencedSOPInstanceUID == seg.sop_instance_uid
         assert described.TrackingUID == children(group, TRACKING_UID)[0].UID
-        assert children(group, TRACKING_ID)[0].TextValue == described.TrackingID
+        assert described.TrackingID == children(group, TRACKING_ID)[0].TextValue
 
 
 def test_highdicom_reads_a_volumetric_and_a_planar_group_per_structure(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_values_units_side_and_severity_are_those_of_the_finding(tmp_path: Path)
 def test_mean_has_the_name_and_the_unit_of_its_values(
     tmp_path: Path, unit: Unit, modality: str, concept: str, expected: str
 ) -> None:
-    def change(dataset: Dataset, k: int) -> None:
+    def change(dataset: Dataset, _k: int) -> None:
         dataset.Modality = modality
 
     segmentation = two_glands(tmp_path / "in", edit=change).segmentation
@@ -214,7 +214,7 @@ def test_outline_is_carried_to_the_source_image_by_way_of_the_patient(tmp_path: 
     moved = on_source_image(replace(volume, lps_from_index=cut), outline)
 
     assert on_source_image(volume, outline) == pytest.approx(outline.points, abs=2e-3)
-    assert moved == pytest.approx(outline.points + (2, 1), abs=2e-3)
+    assert moved == pytest.approx(outline.points + np.array([2, 1]), abs=2e-3)
 
 
 def test_image_library_names_every_source_slice(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_nothing_is_written_if_the_sr_cannot_be_built(
 def test_an_unfinished_file_leaves_no_trace_and_no_final_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(self: Any, path: Path, **_: Any) -> None:
+    def half(_dataset: Any, path: Path, **_: Any) -> None:
         Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
@@ -112,7 +112,10 @@ class Start(Operator):
         spec.output("job")
 
     def compute(
-        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+        self,
+        op_input: InputContext,  # noqa: ARG002  (holoscan names the arguments)
+        op_output: OutputContext,
+        context: ExecutionContext,  # noqa: ARG002
     ) -> None:
         op_output.emit(self.job, "job")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def test_a_bad_file_does_not_stop_the_others(tmp_path):
     assert [entry.what for entry in drop.refused] == ["00002.dcm"]
     assert codes(drop) == ["RL-0104"]
     assert len(drop.studies[0].series[0].instances) == 3
+
+
+def test_an_image_without_pixels_is_refused_by_name(tmp_path):
+    def without(dataset, k):
+        if k == 2:
+            del dataset.PixelData
+
+    write(tmp_path, edit=without)
+
+    assert codes(read_drop(tmp_path)) == ["RL-0114"]
 
 
 def test_a_report_stays_a_series_of_its_own_modality(tmp_path):
@@ -265,16 +276,28 @@ def test_a_pipe_is_refused_and_never_opened(tmp_path):
     assert [(entry.what, entry.reason[:7]) for entry in drop.refused] == [("pipe", "RL-0101")]
 
 
-def test_a_deep_tree_of_folders_is_read(tmp_path):
-    deep = tmp_path
-    for _ in range(1200):
-        deep = deep / "d"
-        if len(str(deep)) > 3800:
-            break
-    deep.mkdir(parents=True)
-    (deep / "empty").write_bytes(b"")
+@pytest.fixture
+def deep_folder(tmp_path):
+    """Deeper than Python recurses; taken away again, since pytest's own clean-up recurses too."""
+    made = []
+    deep = str(tmp_path)
+    while len(deep) < 3800:
+        deep += "/d"
+        os.mkdir(deep)  # noqa: PTH102  pathlib recurses
+        made.append(deep)
+    yield deep
+    for folder in reversed(made):
+        os.rmdir(folder)  # noqa: PTH106
 
-    assert codes(read_drop(tmp_path)) == ["RL-0102"]
+
+def test_a_deep_tree_of_folders_is_read(tmp_path, deep_folder):
+    file = Path(deep_folder) / "empty"
+    file.write_bytes(b"")
+
+    drop = read_drop(tmp_path)
+    file.unlink()
+
+    assert codes(drop) == ["RL-0102"]
 
 
 def test_a_name_that_is_no_text_can_be_printed(tmp_path):

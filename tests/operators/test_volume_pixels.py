@@ -218,13 +218,15 @@ def test_what_is_not_one_value_per_voxel_is_refused_by_name(tmp_path, elements, 
         volume_of(tmp_path, setting(**elements))
 
 
-def test_an_image_without_pixels_is_refused_by_its_uid(tmp_path):
-    def without(dataset: Dataset, k: int) -> None:
+def test_float_pixels_in_a_ct_are_refused_by_name(tmp_path):
+    def as_float(dataset: Dataset, k: int) -> None:
         if k == 2:
+            dataset.FloatPixelData = np.zeros(SHAPE[1:], "<f4").tobytes()
+            dataset.BitsAllocated = 32
             del dataset.PixelData
 
     with pytest.raises(UndecodablePixels, match="no integer pixel data"):
-        volume_of(tmp_path, without)
+        volume_of(tmp_path, as_float)
 
 
 def test_a_codestream_larger_than_its_header_is_refused_before_it_is_decoded(tmp_path):

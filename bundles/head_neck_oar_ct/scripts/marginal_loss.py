@@ -34,14 +34,19 @@ class MarginalDiceCELoss(nn.Module):
 
     Parameters
     ----------
+    class_weights : list of float
+        Weight of a voxel of each class in the cross-entropy; background first.
     dice_weight : float
         Weight of the Dice term against the cross-entropy.
     smooth : float
         Added to numerator and denominator of the Dice, voxels.
     """
 
-    def __init__(self, dice_weight: float = 1.0, smooth: float = 10.0) -> None:
+    def __init__(
+        self, class_weights: list[float], dice_weight: float = 1.0, smooth: float = 10.0
+    ) -> None:
         super().__init__()
+        self.register_buffer("class_weights", torch.tensor(class_weights))
         self.dice_weight = dice_weight
         self.smooth = smooth
 
@@ -68,7 +73,8 @@ class MarginalDiceCELoss(nn.Module):
 
         chosen = probability.gather(1, index)
         chosen = torch.where(index == 0, background, chosen)
-        cross_entropy = -chosen.clamp_min(1e-7).log().mean()
+        weight = self.class_weights.to(logits.device)[index]
+        cross_entropy = -(chosen.clamp_min(1e-7).log() * weight).sum() / weight.sum()
 
         # Per class without a one-hot volume: only the probability at the true class overlaps.
         overlap = torch.zeros(batch, channels, device=logits.device)
