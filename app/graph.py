@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class RadloopGraph(Application):
             announced(Findings)(self, name="findings"),
             announced(EvidenceWriter)(self, sink=self._sink, name="evidence"),
         ]
-        for before, after in zip(line, line[1:], strict=False):
+        for before, after in pairwise(line):
             self.add_flow(before, after)
 
 

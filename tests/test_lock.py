@@ -27,7 +27,10 @@ def locked() -> dict[str, str]:
 def asked() -> list[Requirement]:
     """Every requirement of the project and its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     return [need for need in map(Requirement, lines) if need.name != project["name"]]
 
 

@@ -34,9 +34,7 @@ def list_bundles() -> None:
             state = f"[green]{card.weights_sha256[:12]}[/]"
         except ModelRefusal as refusal:
             state, wrong = f"[red]{refusal.code}[/]", True
-        table.add_row(
-            name, card.version, card.title, str(len(card.segments)), card.licence, state
-        )
+        table.add_row(name, card.version, card.title, str(len(card.segments)), card.licence, state)
     Console().print(table)
     if wrong:
         typer.echo("Weights marked red are missing or changed: `radloop bundles show NAME`.")

@@ -23,7 +23,7 @@ class Shelf(Protocol):
         """Put the source images here by C-STORE, as a hospital's PACS has them."""
 
     def results(self, study_uid: str, folder: Path) -> list[Path]:
-        """Fetch SEG and SR of a study as ``SEG-1.dcm``, ``SR-1.dcm``…; none before all are there."""
+        """Fetch the SEG and SR objects of a study as ``SEG-1.dcm``, ``SR-1.dcm``…"""
 
     def link(self, study_uid: str) -> str | None:
         """A page to open."""

@@ -140,7 +140,7 @@ def source_references(volume: Volume) -> list[Dataset]:
     Returns
     -------
     list of Dataset
-        In the order of k.
+        In the order of k. They share elements: change one only in a deep copy.
     """
     shared = Dataset()
     for keyword in _EMPTY_PATIENT_AND_STUDY:

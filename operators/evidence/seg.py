@@ -7,6 +7,7 @@ that voxels and measurements agree.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import highdicom as hd
@@ -74,9 +75,8 @@ def build_seg(report: Report, counts: np.ndarray, recorded_at: str) -> hd.seg.Se
     identity = identify(segmentation, "SEG", recorded_at)
     found = found_segments(report)
     frames = list_frames(counts, [segment.number for segment in found])
-    dataset = _header(report, identity, found)
-    dataset.SegmentsOverlap = "NO"  # a label map holds one structure per voxel
     references = source_references(volume)
+    dataset = _header(report, identity, found, _stand_in(volume, references[0], len(found)))
     _refer_to_sources(dataset, references)
     attach_frames(dataset, segmentation.labels, frames, _slices(dataset, volume, references))
     stamp(dataset, identity, segmentation, recorded_at)
@@ -90,16 +90,19 @@ def found_segments(report: Report) -> tuple[Segment, ...]:
     return tuple(finding.segment for finding in report.findings if finding.voxels)
 
 
-def _header(report: Report, identity: Identity, found: tuple[Segment, ...]) -> hd.seg.Segmentation:
+def _header(
+    report: Report, identity: Identity, found: tuple[Segment, ...], stand_in: Dataset
+) -> hd.seg.Segmentation:
     """All but the frames, from a stand-in: one slice, one pixel per segment.
 
-    highdicom builds and checks it as it would the whole, and the frame it makes
-    for the first segment serves as the pattern of all others.
+    highdicom builds and checks it as it would the whole (as from a label map, so
+    that no two segments overlap), and the frame it makes for the first segment
+    serves as the pattern of all others.
     """
     model = report.segmentation.model
     volume = report.segmentation.volume
     dataset = hd.seg.Segmentation(
-        source_images=[_stand_in(volume, len(found))],
+        source_images=[stand_in],
         pixel_array=np.arange(1, len(found) + 1, dtype=np.uint16)[np.newaxis, np.newaxis],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -129,11 +132,11 @@ def _header(report: Report, identity: Identity, found: tuple[Segment, ...]) -> h
     return dataset
 
 
-def _stand_in(volume: Volume, columns: int) -> Dataset:
+def _stand_in(volume: Volume, reference: Dataset, columns: int) -> Dataset:
     """A source image on the volume's first slice, one row high."""
     affine = volume.lps_from_index
     spacing_z_mm, spacing_y_mm, spacing_x_mm = volume.spacing_zyx_mm
-    image = source_references(volume)[0]
+    image = copy.deepcopy(reference)  # references share their elements
     image.Rows, image.Columns = 1, columns
     image.ImagePositionPatient = decimals(affine[:3, 3])
     image.ImageOrientationPatient = decimals(

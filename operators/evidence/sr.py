@@ -109,7 +109,7 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
 
 def _seg_reference(source: Dataset, seg: Identity) -> Dataset:
     """The SEG as a piece of evidence; it need not have been read back."""
-    reference = copy.deepcopy(source)
+    reference = copy.deepcopy(source)  # references share their elements
     reference.SOPClassUID = SegmentationStorage
     reference.SOPInstanceUID = seg.sop_instance_uid
     reference.SeriesInstanceUID = seg.series_instance_uid

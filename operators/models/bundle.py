@@ -13,6 +13,7 @@ torch and monai are imported when the first bundle is loaded, not before.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def _split_at_inverse(config: dict[str, Any]) -> bool:
     """
     steps = _transforms(config, "postprocessing")
     config["after_argmax"] = {"_target_": "Compose", "transforms": []}
-    for at, (step, after) in enumerate(zip(steps, steps[1:], strict=False)):
+    for at, (step, after) in enumerate(pairwise(steps)):
         smooth = _target(step) == "Invertd" and not step.get("nearest_interp", True)
         if smooth and _target(after) == "AsDiscreted" and after.get("argmax") is True:
             config["after_argmax"]["transforms"] = steps[at + 2 :]

@@ -57,7 +57,8 @@ class WeightsChanged(ModelRefusal):
 
     def __init__(self, bundle: str, found: str, expected: str) -> None:
         super().__init__(
-            f"bundle '{bundle}': weights have sha256 {found[:12]}…, the card says {expected[:12]}…. "
+            f"bundle '{bundle}': weights have sha256 {found[:12]}…, its card says "
+            f"{expected[:12]}…. "
             "The file was changed or damaged: install the bundle again."
         )
 

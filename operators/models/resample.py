@@ -65,4 +65,3 @@ def labels_on_grid(probabilities: Any, affine: Any, shape: tuple[int, int, int])
         )[0]
         labels[start : start + len(x)] = values.argmax(dim=0).to(kind) * inside
     return labels
-

@@ -130,7 +130,7 @@ def stub(job: str) -> tuple[str, ...]:
 def storescu(port: int, *files: Path, check: bool = True) -> list[bool]:
     """Send with dcmtk; for each file whether it was acknowledged, in order."""
     done = subprocess.run(
-        [STORESCU, "-v", "127.0.0.1", str(port), *files],
+        [STORESCU, "-v", "-R", "127.0.0.1", str(port), *files],
         capture_output=True,
         text=True,
         timeout=120,

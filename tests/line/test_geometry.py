@@ -104,7 +104,7 @@ def test_swapped_pixel_spacing_would_be_noticed(tmp_path, threshold_models):
     affine = centred_grid(SHAPE_ZYX, SPACING_ZYX_MM)
     array = render([SOFT, BONE], SHAPE_ZYX, affine)
 
-    def exchange(dataset, k):
+    def exchange(dataset, _k):
         dataset.PixelSpacing = list(reversed(dataset.PixelSpacing))
 
     write_ct_series(tmp_path / "in", array, affine, edit=exchange)

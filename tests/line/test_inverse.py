@@ -101,7 +101,7 @@ def test_slabs_give_what_monais_invertd_gives(tmp_path, monkeypatch):
 
 def test_values_in_another_unit_are_refused():
     bundle = LoadedBundle(load_card(THRESHOLD))
-    with pytest.raises(UnitMismatch, match="'arbitrary'.*needs 'HU'"):
+    with pytest.raises(UnitMismatch, match=r"'arbitrary'.*needs 'HU'"):
         bundle.segment(volume_of(np.zeros((4, 4, 4), np.int16), np.eye(4), "arbitrary"))
 
 

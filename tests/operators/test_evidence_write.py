@@ -113,9 +113,9 @@ class Start(Operator):
 
     def compute(
         self,
-        op_input: InputContext,  # noqa: ARG002  (holoscan names the arguments)
+        op_input: InputContext,
         op_output: OutputContext,
-        context: ExecutionContext,  # noqa: ARG002
+        context: ExecutionContext,
     ) -> None:
         op_output.emit(self.job, "job")
 

@@ -26,7 +26,7 @@ class Catch(Operator):
     def setup(self, spec):
         spec.input("job")
 
-    def compute(self, op_input, op_output, context):  # noqa: ARG002
+    def compute(self, op_input, op_output, context):
         self.caught.append(op_input.receive("job"))
 
 

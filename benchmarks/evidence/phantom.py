@@ -1,0 +1,56 @@
+"""The study that both contestants get: a CT with ten balls of known labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from app.demo.ct_series import SeriesIdentity, derived_uid, write_ct_series
+
+SEGMENTS = 10
+SIZE = 512
+PIXEL_MM, SLICE_MM = 0.8, 1.5
+
+
+def labels_of(slices: int) -> np.ndarray:
+    """Ten separate balls, labels 1 to 10, shape (slices, 512, 512), uint8."""
+    labels = np.zeros((slices, SIZE, SIZE), np.uint8)
+    y, x = np.ogrid[:SIZE, :SIZE]
+    for number in range(1, SEGMENTS + 1):
+        angle = 2 * np.pi * number / SEGMENTS
+        cy, cx = SIZE / 2 + 150 * np.sin(angle), SIZE / 2 + 150 * np.cos(angle)
+        cz, radius_mm = slices * (0.25 + 0.05 * number), 28.0
+        for k in range(slices):
+            left = radius_mm**2 - ((k - cz) * SLICE_MM) ** 2
+            if left > 0:
+                labels[k][((y - cy) ** 2 + (x - cx) ** 2) * PIXEL_MM**2 <= left] = number
+    return labels
+
+
+def write_phantom(folder: Path, slices: int) -> None:
+    """Write the series; values are noise around tissue, so that no file is trivial."""
+    rng = np.random.RandomState(7)
+    hu = rng.normal(40, 20, (slices, SIZE, SIZE)).astype(np.int16)
+    affine = np.diag([PIXEL_MM, PIXEL_MM, SLICE_MM, 1.0])
+    uids = [derived_uid("benchmark", part, slices) for part in ("study", "series", "frame")]
+    write_ct_series(
+        folder,
+        hu,
+        affine,
+        SeriesIdentity(
+            patient_name="BENCHMARK^PHANTOM",
+            patient_id="BENCHMARK",
+            study_instance_uid=uids[0],
+            series_instance_uid=uids[1],
+            frame_of_reference_uid=uids[2],
+            study_description="Benchmark",
+            series_description="Benchmark phantom",
+            image_comments="Noise and balls",
+            study_date="20260101",
+            study_time="120000",
+            body_part="HEADNECK",
+            manufacturer="radloop",
+            model="benchmark",
+        ),
+    )
