@@ -76,10 +76,11 @@ def main() -> None:
         return
     PAGE.write_text(
         "# Evidence: load, volume, SEG and SR\n\n"
-        f"One CT of {slices} x 512 x 512 with {SEGMENTS} segments; from files on disk to SEG and "
-        "SR on disk, without a network. The App SDK writes a Basic Text SR, radloop a "
-        "Comprehensive 3D SR with regions. Each contestant in a process of its own, imports not counted; peak "
-        "memory is the rise of the resident set (VmHWM) above where it stood before the pass. "
+        f"One CT of {slices} x 512 x 512 with {SEGMENTS} segments, from files on disk to SEG\n"
+        "and SR on disk, without a network. The App SDK writes a Basic Text SR, radloop a\n"
+        "Comprehensive 3D SR with regions. Each contestant in a process of its own, imports\n"
+        "not counted; peak memory is the rise of the resident set (VmHWM) above where it\n"
+        "stood before the pass. "
         f"{pairs} pairs in turn, medians; a ratio above 1 is in radloop's favour.\n\n"
         + "\n".join(table)
         + f"\n\n{time.strftime('%Y-%m-%d')}, {cpu_name()}, {os.cpu_count()} cores, "
