@@ -12,7 +12,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -113,6 +113,9 @@ def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
     study = _text(header, STUDY_INSTANCE_UID)
     if not study:
         return None
+    raw: Any = header.get_item(STUDY_INSTANCE_UID)
+    if len(raw.value) != raw.length:  # at the end of a file pydicom takes what there is
+        raise UnreadableError("file ends within the Study Instance UID (0020,000D)")
     if not UID.fullmatch(study):
         raise UnreadableError("Study Instance UID (0020,000D) is not a UID")
     return Peek(

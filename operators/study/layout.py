@@ -139,7 +139,8 @@ def _find_layout(file: BinaryIO, size: int) -> Layout:
         raise NotDicom("nothing follows the preamble and the file meta group")
     declared = str(meta.get("TransferSyntaxUID", "") or "")
     syntax = declared or _infer_syntax(file, start)
-    meta.TransferSyntaxUID = UID(syntax)
+    # Anew, not assigned: the element that was read may have a VR of its own.
+    meta.add_new("TransferSyntaxUID", "UI", UID(syntax))
     source = file
     if syntax == DeflatedExplicitVRLittleEndian:
         file.seek(start)
@@ -203,8 +204,13 @@ def _meta_group(file: BinaryIO, start: int, size: int) -> tuple[int, FileMetaDat
         if position > size or position - start > _META_LIMIT_BYTES:
             raise TruncatedFile("the file meta group", position - start, size - start)
     file.seek(start)
-    meta = read_dataset(io.BytesIO(file.read(position - start)), False, True)
-    return position, FileMetaDataset(meta)
+    try:
+        meta = FileMetaDataset(read_dataset(io.BytesIO(file.read(position - start)), False, True))
+        for _ in meta:  # each is decoded as it is passed
+            pass
+    except Exception as error:  # pydicom's errors on hostile bytes are of any class
+        raise Unparsable("the file meta group can't be decoded") from error
+    return position, meta
 
 
 def _inflate(file: BinaryIO, deflated_bytes: int) -> bytes:

@@ -15,6 +15,9 @@ from operators.study.select import Accepts, select
 class StudySource(Operator):
     """The job's folder in, its studies out.
 
+    Without an input to wait for, it runs as often as its conditions let it: give it a
+    ``CountCondition(fragment, 1)``.
+
     Parameters
     ----------
     job : StudyJob

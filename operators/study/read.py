@@ -15,11 +15,12 @@ from math import isfinite
 from pathlib import Path
 
 from pydicom import config
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID, MediaStorageDirectoryStorage
-from pydicom.valuerep import VR
+from pydicom.valuerep import VR, PersonName
 
 from operators.errors import FileRefusal, Refusal
 from operators.job import Instance, Refused, Series, Study
@@ -55,6 +56,14 @@ _KEYWORDS_READ_LATER = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
+_KINDS: dict[str, tuple[type, ...]] = {
+    VR.DS: (int, float),
+    VR.IS: (int, float),
+    VR.US: (int,),
+    VR.US_SS: (int,),
+    VR.UI: (str,),
+}
+_Seen = tuple[int, str | None, bytes, bytes]  # tag, VR, character set, value
 _READ_LATER = {tag_for_keyword(keyword) for keyword in _KEYWORDS_READ_LATER}
 
 
@@ -103,7 +112,7 @@ def read_drop(folder: Path) -> Drop:
     root = folder.resolve(strict=True)
     reads: list[_Read] = []
     refused: list[Refused] = []
-    sound: set[tuple[int, bytes, bytes]] = set()
+    sound: set[_Seen] = set()
     for path in _files(root):
         try:
             reads.append(_read_file(path, root, sound))
@@ -146,7 +155,7 @@ def _shown(path: Path) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in path.as_posix())
 
 
-def _read_file(path: Path, root: Path, sound: set[tuple[int, bytes, bytes]]) -> _Read:
+def _read_file(path: Path, root: Path, sound: set[_Seen]) -> _Read:
     try:
         target = path.resolve(strict=True)
     except OSError as error:
@@ -161,7 +170,7 @@ def _read_file(path: Path, root: Path, sound: set[tuple[int, bytes, bytes]]) -> 
         return _read_instance(path, layout, sound)
 
 
-def _read_instance(path: Path, layout: Layout, sound: set[tuple[int, bytes, bytes]]) -> _Read:
+def _read_instance(path: Path, layout: Layout, sound: set[_Seen]) -> _Read:
     """Header of an open file, with everything checked that later steps rely on.
 
     Raises
@@ -204,14 +213,14 @@ def _check_identifiers(header: Dataset, transfer_syntax: str) -> None:
         raise InvalidUid("FrameOfReferenceUID", _NOT_A_UID)
 
 
-def _check_values(header: Dataset, sound: set[tuple[int, bytes, bytes]]) -> None:
+def _check_values(header: Dataset, sound: set[_Seen]) -> None:
     """Decode what later operators read; what was sound in another slice is sound here."""
     charset = _raw_value(header.get_item("SpecificCharacterSet"))
     for raw in list(header.values()):
         tag = int(raw.tag)  # a BaseTag compares by a slow method
         if tag not in _READ_LATER:
             continue
-        seen = (tag, charset, _raw_value(raw))
+        seen = (tag, raw.VR, charset, _raw_value(raw))
         if seen not in sound:
             _check_value(header, tag)
             sound.add(seen)
@@ -224,17 +233,20 @@ def _raw_value(element: object) -> bytes:
 
 
 def _check_value(header: Dataset, tag: int) -> None:
-    keyword = keyword_for_tag(tag)
+    """What later operators take for a number, a UID or text is one, whatever VR the file says."""
+    keyword, expected = keyword_for_tag(tag), dictionary_VR(tag)
     try:
-        element = header[tag]
+        value = header[tag].value
     except Exception as error:  # any class, see _read_instance
-        raise InvalidValue(keyword, "value") from error
-    if element.VR not in (VR.DS, VR.IS) or element.VM == 0:
-        return
-    values = element.value if element.VM > 1 else [element.value]
-    # What is no number pydicom leaves as text; "nan" and "inf" it takes, DS does not.
-    if not all(isinstance(value, int | float) and isfinite(value) for value in values):
-        raise InvalidValue(keyword, element.VR)
+        raise InvalidValue(keyword, expected) from error
+    values = [] if value is None else list(value) if isinstance(value, MultiValue) else [value]
+    kinds: tuple[type, ...] = _KINDS.get(expected, (str, PersonName))
+    single = expected in _KINDS and dictionary_VM(tag) == "1"
+    if not all(isinstance(value, kinds) for value in values) or (single and len(values) > 1):
+        raise InvalidValue(keyword, expected)
+    # "nan" and "inf" pydicom takes for numbers, DS does not.
+    if not all(isfinite(value) for value in values if isinstance(value, float)):
+        raise InvalidValue(keyword, expected)
 
 
 def _check_pixel_length(header: Dataset, layout: Layout) -> None:

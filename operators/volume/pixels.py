@@ -46,8 +46,8 @@ def read_rescale(header: Dataset, series_uid: str) -> Rescale:
     """
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     rescale = Rescale(
-        float(slope) if isinstance(slope, float) else 1.0,
-        float(intercept) if isinstance(intercept, float) else 0.0,
+        1.0 if slope is None else float(slope),
+        0.0 if intercept is None else float(intercept),
     )
     if not (0 < abs(rescale.slope) <= RESCALE_LIMIT and abs(rescale.intercept) <= RESCALE_LIMIT):
         fault = f"RescaleSlope {rescale.slope:g} or RescaleIntercept {rescale.intercept:g} is wrong"
@@ -65,7 +65,7 @@ def check_supported(header: Dataset, series_uid: str) -> None:
     sop_uid = str(header.SOPInstanceUID)
     if not header.get("Rows") or not header.get("Columns"):
         raise UnsupportedPixels(series_uid, sop_uid, "it has no Rows and Columns")
-    if header.get("HighBit") != header.get("BitsStored", 0) - 1:
+    if header.get("HighBit") != (header.get("BitsStored") or 0) - 1:
         raise UnsupportedPixels(series_uid, sop_uid, "HighBit is not BitsStored - 1")
     if header.get("SamplesPerPixel") != 1 or header.get("PhotometricInterpretation") not in (
         "MONOCHROME1",

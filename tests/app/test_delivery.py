@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import urllib.request
@@ -278,7 +279,9 @@ def test_the_courier_reports_what_nobody_expected(tmp_path: Path) -> None:
     assert isinstance(gone, ResultsGone)
 
 
-def test_settings_name_the_destinations(tmp_path: Path) -> None:
+def test_settings_name_the_destinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("RADLOOP_")]:
+        monkeypatch.delenv(variable)
     assert from_settings(load_settings()) == []
     settings = load_settings(
         orthanc_url="http://pacs:8042/",

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydicom.dataelem import RawDataElement
 from pydicom.pixels.utils import unpack_bits
 from pydicom.sr.codedict import codes
 
 from operators.evidence.frames import list_frames, pack_frames
+from operators.evidence.seg import build_seg
 from operators.evidence.write import write_evidence
 from operators.findings.measure import measure
+from operators.findings.tally import tally
 from operators.job import Report
 from tests.operators.scene import RECORDED_AT, make_segmentation, segment, two_glands
 from tests.series import Ball, centred_grid
@@ -129,6 +132,18 @@ def test_slices_are_counted_along_the_normal_for_all_segments_alike(tmp_path: Pa
     heights = [ranks[rank] for rank in range(1, len(ranks) + 1)]
     assert all(len(height) == 1 for height in heights)
     assert sorted(heights, key=min) == heights
+
+
+def test_groups_are_written_without_being_decoded_again(tmp_path: Path) -> None:
+    """Decoding and encoding them would cost more than all else."""
+    report = two_glands(tmp_path / "in")
+    seg = build_seg(report, tally(report.segmentation), RECORDED_AT)
+
+    seg.save_as(tmp_path / "seg.dcm", enforce_file_format=True)
+
+    groups = seg.get_item("PerFrameFunctionalGroupsSequence")
+    assert isinstance(groups, RawDataElement)
+    assert groups.value in (tmp_path / "seg.dcm").read_bytes()
 
 
 def test_dciodvfy_finds_no_error(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from operators.core import Application, Operator
+from operators.core import Application, CountCondition, Operator
 from operators.job import StudyJob
 from operators.study.operator import SeriesSelector, StudySource
 from operators.study.select import Accepts
@@ -39,7 +39,7 @@ class Line(Application):
 
     def compose(self):
         job, accepts, caught, forced = self.parts
-        source = StudySource(self, job=job, name="source")
+        source = StudySource(self, CountCondition(self, 1), job=job, name="source")
         selector = SeriesSelector(
             self, accepts_by_bundle=accepts, forced_bundle=forced, name="selector"
         )
