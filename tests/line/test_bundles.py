@@ -57,3 +57,10 @@ def test_training_and_inference_describe_one_network():
         if step["_target_"] in {step["_target_"] for step in train["windows"]}
     ]
     assert windows == train["windows"]
+    smoothing = [
+        step["func"]
+        for steps in (infer["preprocessing"]["transforms"], train["load"])
+        for step in steps
+        if step["_target_"] == "Lambdad"
+    ]
+    assert len(smoothing) == 2 and smoothing[0] == smoothing[1]

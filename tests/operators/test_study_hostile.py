@@ -85,6 +85,27 @@ def test_changed_bytes_are_read_or_refused_and_never_crash(data):
     assert all(entry.reason.startswith(("RL-01", "RL-02")) for entry in drop.refused)
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "code"),
+    [
+        # The transfer syntax in the file meta group, with a VR that does not exist.
+        (b"\x02\x00\x10\x00UI", b"\x02\x00\x10\x00U\0", "RL-0112"),
+        # Rows as text: times Columns it would be a text of gigabytes.
+        (b"\x28\x00\x10\x00US", b"\x28\x00\x10\x00LO", "RL-0110"),
+        (b"\x28\x00\x53\x10DS\x02\x001 ", b"\x28\x00\x53\x10LO\x02\x001 ", "RL-0110"),
+        (b"\x28\x00\x53\x10DS\x02\x001 ", b"\x28\x00\x53\x10LO\x02\x00  ", "RL-0110"),
+        (b"\x28\x00\x53\x10DS\x02\x001 ", b"\x28\x00\x53\x10DS\x02\x001\\", "RL-0110"),
+        (b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00SS", "RL-0110"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_when_read(written, instead, code):
+    assert sound_file().count(written) == 1
+
+    (refused,) = drop_of(sound_file().replace(written, instead)).refused
+
+    assert refused.reason.startswith(code)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_refused_by_name(content):
