@@ -15,11 +15,13 @@ from pathlib import Path
 from app.cli.exit_codes import Exit
 from app.cli.run import exit_code
 from app.oneshot import Nothing, analyse_folder
+from app.quiet import silence_libraries
 from operators.errors import Refusal
 
 
 def main() -> int:
     """Run once; the result is printed as JSON."""
+    silence_libraries()
     try:
         source = Path(os.environ["HOLOSCAN_INPUT_PATH"])
         target = Path(os.environ["HOLOSCAN_OUTPUT_PATH"])

@@ -77,7 +77,7 @@ class RadloopGraph(Application):
 def _announced(kind: type[Operator], progress: Callable[[str], None]) -> type[Operator]:
     """The same operator, that says its name before it computes."""
 
-    class Announced(kind):  # type: ignore[misc, valid-type]
+    class Announced(kind):
         def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
             progress(self.name)
             super().compute(op_input, op_output, context)

@@ -312,8 +312,10 @@ class Evidence:
         The file.
     sop_instance_uid, series_instance_uid : str
         Its identity.
-    source_series_uid : str
-        Series it is about.
+    source_series_uid, part : str, str
+        Volume it is about.
+    bundle : str
+        Whose result it is.
     """
 
     kind: EvidenceKind
@@ -321,6 +323,8 @@ class Evidence:
     sop_instance_uid: str
     series_instance_uid: str
     source_series_uid: str
+    part: str
+    bundle: str
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from app.cli.doctor import doctor
 from app.cli.exit_codes import Exit
 from app.cli.run import run
 from app.cli.serve import serve
+from app.quiet import silence_libraries
 from operators.errors import Refusal
 
 cli = typer.Typer(
@@ -42,6 +43,7 @@ def _version(
 
 def main() -> None:
     """Entry point: a refusal is one sentence on stderr, never a traceback."""
+    silence_libraries()
     try:
         cli()
     except Refusal as refusal:

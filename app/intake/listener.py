@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from app.intake.journal import JournalWriter, Received
 from app.intake.peek import UID
 from app.intake.spool import NoRoomError, Spool
+from app.quiet import silence_libraries
 
 if TYPE_CHECKING:
     from pynetdicom import AE
@@ -194,7 +195,7 @@ def run_listener(config: ListenerConfig, listening: socket.socket, control: Conn
     from pynetdicom import evt
 
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its lines may hold values
+    silence_libraries()
     spool = Spool(config.spool, config.min_free_bytes)
     journal = JournalWriter(spool.journal_file)
     handlers: list[tuple[Any, Callable[..., int], list[Any]]] = [

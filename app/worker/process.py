@@ -10,6 +10,7 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 
+from app.quiet import silence_libraries
 from app.worker.messages import Broken, JobFactory, Outcome, Ready, Unfit
 from operators.errors import Refusal
 
@@ -32,7 +33,7 @@ def run_worker(factory: JobFactory, connection: Connection) -> None:
     """
     threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its lines hold values
+    silence_libraries()
     began = time.monotonic()
     try:
         job = factory()

@@ -63,6 +63,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "series_instance_uid": item.series_instance_uid,
             }
             for item in job.evidence
-            if item.source_series_uid == volume.series_instance_uid
+            if (item.source_series_uid, item.part, item.bundle)
+            == (volume.series_instance_uid, volume.part, model.name)
         ],
     }

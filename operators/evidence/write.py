@@ -54,6 +54,8 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
                 sop_instance_uid=str(dataset.SOPInstanceUID),
                 series_instance_uid=str(dataset.SeriesInstanceUID),
                 source_series_uid=report.segmentation.volume.series_instance_uid,
+                part=report.segmentation.volume.part,
+                bundle=report.segmentation.model.name,
             )
         )
     return tuple(evidence)

@@ -18,7 +18,8 @@ from pydicom.pixels import as_pixel_options, get_decoder
 
 from operators.job import Instance
 from operators.study.layout import open_layout
-from operators.study.refusals import InstanceConflict, MixedPatients
+from operators.study.refusals import InstanceConflict, MixedPatients, Unparsable
+from operators.volume.codestream import codestream_size
 
 _TRAILING_PADDING = 0xFFFCFFFC
 
@@ -44,13 +45,21 @@ def content_digest(instance: Instance) -> str:
 
     Elements are written as Implicit VR Little Endian, where a VR that one encoding
     names and another leaves unknown makes no difference.
+
+    Raises
+    ------
+    Exception
+        Of any class, where the pixels can't be decoded or the elements not be written.
     """
     with open_layout(instance.path) as layout:
         header, encoded = layout.read_header(), layout.read_pixels()
         pixels = layout.pixels
     digest = hashlib.sha256()
     if pixels is not None:
-        decoder = get_decoder(header.file_meta.TransferSyntaxUID)
+        syntax = header.file_meta.TransferSyntaxUID
+        if codestream_size(encoded, syntax) not in (None, (header.Rows, header.Columns)):
+            raise Unparsable("the codestream is not of the size that the header says")
+        decoder = get_decoder(syntax)
         options = as_pixel_options(header, pixel_keyword=pixels.keyword)
         array, _ = decoder.as_array(encoded, raw=True, **options)
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())

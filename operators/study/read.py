@@ -28,6 +28,7 @@ from operators.study.charset import charset_warnings
 from operators.study.identity import check_one_patient, find_duplicates, spelled_alike
 from operators.study.layout import Layout, open_layout
 from operators.study.refusals import (
+    FrameTooLarge,
     InvalidUid,
     InvalidValue,
     MediaDirectory,
@@ -40,6 +41,8 @@ from operators.study.refusals import (
 
 # pydicom's warnings repeat the value that they complain about, names included.
 config.settings.reading_validation_mode = config.IGNORE
+
+FRAME_LIMIT_BYTES = 256 << 20  # a mammogram of 4000 x 5000 pixels has 40 MB
 
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _NOT_A_UID = "is not digits and dots as PS3.5 section 9.1 asks"
@@ -262,6 +265,9 @@ def _check_pixel_length(header: Dataset, layout: Layout) -> None:
         frames = int(header.get("NumberOfFrames", 1) or 1)
         if pixels.fragments < frames:
             raise WrongPixelLength("fragments", pixels.fragments, frames)
+        # Compressed, a kilobyte may stand for gigabytes.
+        if expected // max(frames, 1) > FRAME_LIMIT_BYTES:
+            raise FrameTooLarge(expected // max(frames, 1), FRAME_LIMIT_BYTES)
         return
     if not expected <= pixels.length <= expected + expected % 2 or expected == 0:
         raise WrongPixelLength("bytes", pixels.length, expected)

@@ -14,7 +14,8 @@ FileRefusal
 ├── MediaDirectory       RL-0111
 ├── Unparsable           RL-0112
 ├── UnreadableFile       RL-0113
-└── MissingPixels        RL-0114
+├── MissingPixels        RL-0114
+└── FrameTooLarge        RL-0115
 StudyRefusal
 ├── MixedPatients        RL-0201
 └── InstanceConflict     RL-0202
@@ -178,6 +179,18 @@ class MissingPixels(FileRefusal):
         super().__init__(
             f"{sop_class} without pixel data. The file was cut before them, or only its header "
             "was exported: send it again."
+        )
+
+
+class FrameTooLarge(FileRefusal):
+    """A compressed image that would decode to more than any real one."""
+
+    code = "RL-0115"
+
+    def __init__(self, decoded: int, limit: int) -> None:
+        super().__init__(
+            f"one frame decodes to {decoded} bytes (limit {limit}). "
+            "Ask the PACS to send it uncompressed, if it is real."
         )
 
 

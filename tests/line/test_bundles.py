@@ -15,11 +15,15 @@ THRESHOLD = ROOT / "tests" / "bundles" / "hu_threshold"
     ("folder", "config", "kind"),
     [
         (SHIPPED, "inference.yaml", "infer"),
-        (SHIPPED, "train.yaml", "train"),
+        pytest.param(SHIPPED, "train.yaml", "train", marks=pytest.mark.data),
         (THRESHOLD, "inference.yaml", "infer"),
     ],
 )
-def test_monai_finds_every_property(folder: Path, config: str, kind: str):
+def test_monai_finds_every_property(
+    folder: Path, config: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    if kind == "train":
+        request.getfixturevalue("data_dir")  # the config resolves where its data lie
     from monai.bundle import ConfigWorkflow
 
     workflow = ConfigWorkflow(
@@ -27,7 +31,10 @@ def test_monai_finds_every_property(folder: Path, config: str, kind: str):
         meta_file=str(folder / "configs" / "metadata.json"),
         workflow_type=kind,
         logging_file=False,
+        bundle_root=str(folder),
+        output_dir=str(tmp_path),
     )
+    workflow.initialize()
     assert not workflow.check_properties()
 
 

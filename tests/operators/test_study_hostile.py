@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.uid import RLELossless
 
 from operators.errors import FileRefusal, VolumeRefusal
 from operators.study.layout import open_layout
@@ -199,6 +200,19 @@ def test_a_deflate_bomb_is_refused_in_bounded_memory(tmp_path, monkeypatch):
 
     assert refused.reason.startswith("RL-0106")
     assert peak < 3 * limit
+
+
+def test_a_compressed_frame_beyond_reason_is_refused_before_it_is_decoded(tmp_path):
+    def huge(dataset, _):
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.Rows = dataset.Columns = 60000
+
+    array = render([Ball((0.0, 0.0, 0.0), 2.0, 100)], SHAPE, AFFINE)
+    write_ct_series(tmp_path, array, AFFINE, edit=huge)
+
+    drop = read_drop(tmp_path)
+
+    assert {entry.reason[:7] for entry in drop.refused} == {"RL-0115"}
 
 
 def test_a_cut_deflate_stream_is_refused(tmp_path):
