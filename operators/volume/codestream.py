@@ -57,8 +57,11 @@ def _jpeg_2000(encoded: bytes) -> tuple[int, int]:
 
 
 def _jpeg(encoded: bytes) -> tuple[int, int]:
-    position = encoded.find(_SOI) + len(_SOI)
-    while position >= len(_SOI) and encoded[position : position + 1] == b"\xff":
+    start = encoded.find(_SOI)
+    position = start + len(_SOI)
+    # A start of frame takes 9 bytes up to its width: where fewer are left, there is none.
+    last = len(encoded) - 9 if start >= 0 else -1
+    while position <= last and encoded[position] == 0xFF:
         marker, length = encoded[position + 1], encoded[position + 2 : position + 4]
         if marker in _START_OF_FRAME:
             size = encoded[position + 5 : position + 9]

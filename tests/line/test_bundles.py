@@ -20,8 +20,9 @@ THRESHOLD = ROOT / "tests" / "bundles" / "hu_threshold"
     ],
 )
 def test_monai_finds_every_property(
-    folder: Path, config: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    folder: Path, config: str, kind: str, tmp_path: Path, request, monkeypatch
 ):
+    monkeypatch.syspath_prepend(str(folder))  # its own scripts, as PYTHONPATH in `make train`
     if kind == "train":
         request.getfixturevalue("data_dir")  # the config resolves where its data lie
     from monai.bundle import ConfigWorkflow
