@@ -36,7 +36,7 @@ system:  ## Install Orthanc, dcmtk and the DICOM validators with apt-get (Debian
 	|| echo "apt-get could not install:$$missing"
 
 demo: setup system  ## Make a patient, send it, show SEG, SR and overlays (STUDY=dir: your own study)
-	$(BIN)/radloop demo $(if $(STUDY),--study $(STUDY))
+	$(BIN)/radloop demo $(if $(STUDY),--study '$(STUDY)')
 
 test: setup system  ## Run all tests (RADLOOP_DATA names the folder of real images)
 	$(BIN)/python -m pytest -n auto

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from operators.errors import Refusal
+
 RESULT_FILE = "result.json"
+RECORD_FORMAT = "%Y%m%d%H%M%S"
 
 
 class Nothing(Exception):
     """There is no such folder, or nothing in it."""
+
+
+class OutputUnusable(Refusal):
+    """Results can't be written where the user wants them."""
+
+    code = "RL-0640"
+
+    def __init__(self, output: Path, why: str) -> None:
+        super().__init__(f"results can't go to {output} ({why}). Choose another folder with -o.")
 
 
 def analyse_folder(
@@ -47,6 +60,8 @@ def analyse_folder(
     ------
     Nothing
         `study_dir` is no folder, or is empty.
+    OutputUnusable
+        `output` can't be written, or lies in `study_dir`.
     Refusal
         A bundle can't be found, or a card is wrong.
     """
@@ -54,10 +69,10 @@ def analyse_folder(
         raise Nothing(f"{study_dir} is no folder. Give the folder that holds the DICOM files.")
     if not any(path.is_file() for path in study_dir.rglob("*")):
         raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
+    _prepare(output, study_dir)
     progress("models")
     from app.graph import analyse, load_models
 
-    output.mkdir(parents=True, exist_ok=True)
     job = analyse(
         study_dir,
         output,
@@ -77,6 +92,19 @@ def recorded_at(output: Path) -> str:
     """``YYYYMMDDHHMMSS`` of the result that is already in a folder, else of now."""
     try:
         earlier = json.loads((output / RESULT_FILE).read_text())["recorded_at"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return time.strftime("%Y%m%d%H%M%S")
+        time.strptime(earlier, RECORD_FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours
+        return time.strftime(RECORD_FORMAT)
     return str(earlier)
+
+
+def _prepare(output: Path, study_dir: Path) -> None:
+    """Make the folder and try it, before minutes of work."""
+    if output.resolve().is_relative_to(study_dir.resolve()):
+        raise OutputUnusable(output, "it lies in the folder of the study, which is read whole")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise OutputUnusable(output, error.strerror or type(error).__name__) from error

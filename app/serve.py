@@ -35,9 +35,10 @@ from operators.errors import Refusal
 TURN_SECONDS = 0.1
 TROUBLE_SECONDS = 1.0
 MAX_RETRY_SECONDS = 60.0
+LEFT_OUT = " (left out: "
 SPOOL_INCOMPLETE = (
     "RL-0614: an acknowledged instance is missing from the spool. "
-    "Restore the spool from its backup, or have the study sent again."
+    "Restore the spool from its backup; what is sent again under the same UIDs is not retried yet."
 )
 
 
@@ -270,7 +271,7 @@ class Service:
             except FileNotFoundError:
                 self._try_again(study, Broken("RL-0615: a result that was reported is not there"))
                 return
-            remark = f" ({outcome.reason})" if outcome.reason else ""
+            remark = f"{LEFT_OUT}{outcome.reason})" if outcome.reason else ""
             goes_on = bool(self._courier.destinations)
             state = State.DELIVERING if goes_on else State.DONE
             where = "" if goes_on else f"kept in {folder}: no destination is set"
@@ -308,10 +309,11 @@ class Service:
         for study in carried:  # none where it was superseded on the way
             if refusal is None:
                 names = ", ".join(destination.name for destination in self._courier.destinations)
-                self._move(study, State.DONE, f"delivered to {names}")
+                self._move(study, State.DONE, f"delivered to {names}{_remark(study)}")
             elif isinstance(refusal, DestinationUnreachable):
-                if study.reason != refusal.reason:  # once, not at every try
-                    self._move(study, State.DELIVERING, refusal.reason)
+                if not study.reason.startswith(refusal.reason):  # once, not at every try
+                    reason = f"{refusal.reason}{_remark(study)}"
+                    self._move(study, State.DELIVERING, reason)
             elif isinstance(refusal, ResultsGone):
                 self._try_again(study, Broken(refusal.reason))
             else:
@@ -331,6 +333,12 @@ class Service:
             time.sleep(TURN_SECONDS)
         if self._running is not None:
             self._move(self._running, State.READY, "handed back by a stop")
+
+
+def _remark(study: StudyVersion) -> str:
+    """What was left out of the analysis, in brackets at the end of the reason: it stays there."""
+    at = study.reason.find(LEFT_OUT)
+    return study.reason[at:] if at >= 0 else ""
 
 
 def _listener_config(settings: Settings) -> ListenerConfig:

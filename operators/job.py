@@ -233,6 +233,8 @@ class ModelIdentity:
         Who made it.
     runtime : str
         E.g. ``"torch-cpu-float32"``; another runtime gives other UIDs.
+    config_sha256 : str
+        Of the bundle's inference config and card, which decide the labels too.
     """
 
     name: str
@@ -240,6 +242,7 @@ class ModelIdentity:
     weights_sha256: str
     manufacturer: str
     runtime: str
+    config_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -312,7 +315,7 @@ class Evidence:
         The file.
     sop_instance_uid, series_instance_uid : str
         Its identity.
-    source_series_uid, part : str, str
+    source_study_uid, source_series_uid, part : str, str, str
         Volume it is about.
     bundle : str
         Whose result it is.
@@ -322,6 +325,7 @@ class Evidence:
     path: Path
     sop_instance_uid: str
     series_instance_uid: str
+    source_study_uid: str
     source_series_uid: str
     part: str
     bundle: str

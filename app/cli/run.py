@@ -60,6 +60,7 @@ def exit_code(result: dict[str, Any]) -> Exit:
 def print_result(result: dict[str, Any]) -> None:
     """Tables for a person: what was measured, what was left out and why, what was written."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -82,9 +83,9 @@ def print_result(result: dict[str, Any]) -> None:
             )
         console.print(table)
         for flag in entry["quality"]:
-            console.print(f"[yellow]quality[/] {flag['text']}")
+            console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:
-            console.print(f"[green]{item['kind']:<3}[/] {item['path']}", soft_wrap=True)
+            console.print(f"[green]{item['kind']:<3}[/] {escape(item['path'])}", soft_wrap=True)
     _print_left_out(console, "no bundle matches", result["unmatched"])
     _print_left_out(console, "refused", result["refused"])
     for warning in result["warnings"]:

@@ -33,6 +33,8 @@ BODY_HU = -400.0
 
 SHARPEN_SIGMA_MM = 4.0
 SHARPEN_WEIGHT = 1.2
+FAT_HU = -100.0
+SOFT_TISSUE_HU = -20.0
 BEND_MM = 6.0
 BEND_SMOOTH_MM = 36.0
 NODE_MM = 12.0
@@ -193,9 +195,17 @@ def load_atlas(folder: Path) -> Atlas:
 
 
 def sharpened(hu: np.ndarray, spacing_zyx_mm: np.ndarray) -> np.ndarray:
-    """Unsharp masking; the result stays between air and dense bone."""
-    blurred = ndimage.gaussian_filter(hu, SHARPEN_SIGMA_MM / spacing_zyx_mm)
-    return np.clip(hu + SHARPEN_WEIGHT * (hu - blurred), AIR_HU, 2000.0)
+    """Unsharp masking of tissue and bone; the result stays between air and dense bone.
+
+    Air counts as fat here: against -1000 HU the skin would overshoot to bone. And
+    beside bone soft tissue is not pushed down to fat, as the cord would be.
+    """
+    tissue = np.maximum(hu, FAT_HU)
+    blurred = ndimage.gaussian_filter(tissue, SHARPEN_SIGMA_MM / spacing_zyx_mm)
+    sharper = hu + SHARPEN_WEIGHT * (tissue - blurred)
+    soft = hu > SOFT_TISSUE_HU
+    sharper[soft] = np.maximum(sharper[soft], SOFT_TISSUE_HU)
+    return np.clip(sharper, AIR_HU, 2000.0)
 
 
 @dataclass(frozen=True)

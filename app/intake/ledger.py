@@ -42,7 +42,6 @@ class State(StrEnum):
     SUPERSEDED = "superseded"
 
 
-FINAL = frozenset({State.DONE, State.FAILED, State.NOT_APPLICABLE, State.SUPERSEDED})
 ONLY_OURS = "holds only results that radloop wrote"
 
 
@@ -164,7 +163,7 @@ class Ledger:
                 why = error if isinstance(error, UnreadableError) else type(error).__name__
                 reason = (
                     f"RL-0702: instance {row['sop_instance_uid']} is kept but belongs to no study: "
-                    f"{why}. Send it again from its source, mended."
+                    f"{why}. Send it again from its source, mended, under a new SOP Instance UID."
                 )
                 changes.append(StudyVersion("", 0, State.FAILED, reason))
         self.connection.execute("BEGIN IMMEDIATE")
@@ -228,15 +227,16 @@ class Ledger:
             "SELECT a.sop_instance_uid AS uid, a.digest AS first, b.digest AS second"
             " FROM instances a JOIN instances b"
             " ON a.sop_instance_uid = b.sop_instance_uid AND a.digest < b.digest"
-            " WHERE (a.study_uid = ? OR b.study_uid = ?) AND a.ours = 0 AND b.ours = 0 LIMIT 1",
+            " WHERE (a.study_uid = ? OR b.study_uid = ?) AND a.ours = 0 AND b.ours = 0"
+            " LIMIT 1",
             (study_uid, study_uid),
         ).fetchone()
         if row is None:
             return ""
         return (
             f"RL-0701: SOP Instance UID {row['uid']} came with two contents (sha256 "
-            f"{row['first'][:12]}… and {row['second'][:12]}…); both are kept. Changed content "
-            "needs a new UID: correct it at the sender."
+            f"{row['first'][:12]}… and {row['second'][:12]}…); both are kept. Correct "
+            "it at the sender, and send the study under new UIDs."
         )
 
     def inputs(self, study: StudyVersion) -> list[str]:

@@ -98,7 +98,8 @@ def store(event: Event, spool: Spool, journal: JournalWriter) -> int:
         return BAD_UID
     head = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
     try:
-        kept = spool.keep(sop_instance_uid, head, event.encoded_dataset(include_meta=False))
+        dataset = event.encoded_dataset(include_meta=False)
+        kept = spool.keep(sop_instance_uid, head, dataset, str(event.context.transfer_syntax))
         journal.record(
             Received(
                 sop_instance_uid=sop_instance_uid,

@@ -6,7 +6,8 @@
     spool/journal.db   what was received, and what became of each study
 
 Names come from hashes, never from what a peer sent. The digest is of the data
-set as it came, without our file meta: the same instance sent again lands on the
+set as it came and its transfer syntax, without our file meta: the same instance sent again
+lands on the
 same name, and the same UID with other bytes on another.
 """
 
@@ -101,7 +102,9 @@ class Spool:
         """Where the instance of that name lies."""
         return self.instances / name
 
-    def keep(self, sop_instance_uid: str, head: bytes, dataset: bytes) -> Kept:
+    def keep(
+        self, sop_instance_uid: str, head: bytes, dataset: bytes, transfer_syntax: str = ""
+    ) -> Kept:
         """Write one instance, durably.
 
         Parameters
@@ -112,6 +115,8 @@ class Spool:
             Preamble, prefix and file meta (PS3.10 7.1).
         dataset : bytes
             The data set as received, in the transfer syntax that `head` names.
+        transfer_syntax : str
+            Its UID, part of the digest: the same bytes mean another thing in another one.
 
         Raises
         ------
@@ -124,7 +129,7 @@ class Spool:
         free = shutil.disk_usage(self.incoming).free
         if free - size < self.min_free_bytes:
             raise NoRoomError(errno.ENOSPC, f"{free} bytes free, reserve {self.min_free_bytes}")
-        digest = hashlib.sha256(dataset).hexdigest()
+        digest = hashlib.sha256(transfer_syntax.encode() + b"\0" + dataset).hexdigest()
         uid_hash = hashlib.sha256(sop_instance_uid.encode("ascii")).hexdigest()[:32]
         final = self.instances / uid_hash[:2] / f"{uid_hash}-{digest}.dcm"
         # A file of that name was fsynced before it got the name. Its folder may not have been,

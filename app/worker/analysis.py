@@ -49,13 +49,13 @@ def outcome(job: StudyJob) -> Outcome:
     Returns
     -------
     Outcome
-        Done where anything was written; else failed where something that a
-        bundle wanted, or the study itself, was refused; else not applicable.
+        Done where anything was written; else failed where anything was refused
+        (a bundle might have wanted it); else not applicable.
     """
     if job.evidence:
         names = tuple(str(item.path.relative_to(job.output_dir)) for item in job.evidence)
         return Outcome("done", _reasons(job.refused), names)
-    if job.refused and (job.matches or not job.unmatched):
+    if job.refused:
         return Outcome("failed", _reasons(job.refused))
     return Outcome("not applicable", _reasons(job.unmatched) or "no series that a bundle accepts")
 

@@ -108,6 +108,7 @@ def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -
         model.version,
         model.weights_sha256,
         model.runtime,
+        model.config_sha256,
         repr(segmentation.segments),
         recorded_at,
         SOFTWARE_VERSION,

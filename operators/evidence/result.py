@@ -1,4 +1,8 @@
-"""`result.json`: what one run found, wrote and left out, for machines. No PHI but UIDs."""
+"""`result.json`: what one run found, wrote and left out, for machines.
+
+Nothing of the headers but UIDs. A refused file is named as it is named in the
+folder that the user gave.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +38,13 @@ def summarise(job: StudyJob) -> dict[str, Any]:
 
 def _result(report: Report, job: StudyJob) -> dict[str, Any]:
     volume, model = report.segmentation.volume, report.segmentation.model
+    study_uid = str(volume.headers[0].StudyInstanceUID)
     return {
         "bundle": model.name,
         "version": model.version,
         "weights_sha256": model.weights_sha256,
         "runtime": model.runtime,
+        "study_instance_uid": study_uid,
         "series_instance_uid": volume.series_instance_uid,
         "part": volume.part,
         "unit": volume.unit,
@@ -63,7 +69,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "series_instance_uid": item.series_instance_uid,
             }
             for item in job.evidence
-            if (item.source_series_uid, item.part, item.bundle)
-            == (volume.series_instance_uid, volume.part, model.name)
+            if (item.source_study_uid, item.source_series_uid, item.part, item.bundle)
+            == (study_uid, volume.series_instance_uid, volume.part, model.name)
         ],
     }

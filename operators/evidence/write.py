@@ -53,6 +53,7 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
                 path=path,
                 sop_instance_uid=str(dataset.SOPInstanceUID),
                 series_instance_uid=str(dataset.SeriesInstanceUID),
+                source_study_uid=str(report.segmentation.volume.headers[0].StudyInstanceUID),
                 source_series_uid=report.segmentation.volume.series_instance_uid,
                 part=report.segmentation.volume.part,
                 bundle=report.segmentation.model.name,

@@ -12,6 +12,7 @@ torch and monai are imported when the first bundle is loaded, not before.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +47,19 @@ class WeightsUnfit(ModelRefusal):
 
     def __init__(self, bundle: str, problem: str) -> None:
         super().__init__(f"bundle '{bundle}': weights do not load: {problem}")
+
+
+class InferenceFailed(ModelRefusal):
+    """The bundle's own code failed on a volume."""
+
+    code = "RL-0410"
+
+    def __init__(self, bundle: str, series_uid: str, error: Exception) -> None:
+        super().__init__(
+            f"series {series_uid}: bundle '{bundle}' failed on it ({type(error).__name__}). "
+            "Not enough memory, or a volume it can't take: see its limits in "
+            f"`radloop bundles show {bundle}`."
+        )
 
 
 class UnitMismatch(ModelRefusal):
@@ -90,7 +104,12 @@ class LoadedBundle:
         card.verify_weights()
         self.card = card
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        config = _read_config(card.folder)
+        config_file = _config_file(card.folder)
+        config = dict(ConfigParser.load_config_file(str(config_file)))
+        decides = (config_file, card.folder / "card.yaml")
+        self._config_sha256 = hashlib.sha256(
+            b"".join(file.read_bytes() for file in decides)
+        ).hexdigest()
         for key in ("network_def", "preprocessing", "inferer", "postprocessing"):
             if key not in config:
                 raise ConfigMissing(card.name, f"no '{key}' in its inference config")
@@ -128,6 +147,7 @@ class LoadedBundle:
             weights_sha256=self.card.weights_sha256,
             manufacturer=self.card.manufacturer,
             runtime=f"torch-{self.device.type}-float32",
+            config_sha256=self._config_sha256,
         )
 
     def segment(self, volume: Volume) -> Segmentation:
@@ -209,12 +229,10 @@ class LoadedBundle:
         return np.ascontiguousarray(labels.transpose(2, 1, 0).astype(kind))
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    from monai.bundle import ConfigParser
-
+def _config_file(folder: Path) -> Path:
     for name in CONFIG_NAMES:
         if (file := folder / "configs" / name).is_file():
-            return dict(ConfigParser.load_config_file(str(file)))
+            return file
     raise ConfigMissing(folder.name, f"no configs/{CONFIG_NAMES[0]}")
 
 

@@ -63,6 +63,15 @@ class WeightsChanged(ModelRefusal):
         )
 
 
+class BundlesMissing(ModelRefusal):
+    """A folder of bundles that a setting names is not there."""
+
+    code = "RL-0409"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} is no folder of bundles: correct RADLOOP_BUNDLES.")
+
+
 class BundleUnknown(ModelRefusal):
     """No bundle of that name is installed."""
 
@@ -182,8 +191,8 @@ def load_card(folder: Path) -> Card:
     """
     file = folder / "card.yaml"
     try:
-        content = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise CardInvalid(file, "whole file", f"not YAML ({type(error).__name__})") from error
     problem = next(iter(jsonschema.Draft202012Validator(_schema()).iter_errors(content)), None)
     if problem is not None:
@@ -195,12 +204,17 @@ def load_card(folder: Path) -> Card:
     weights_file = (folder / weights["file"]).resolve()
     if not weights_file.is_relative_to(folder.resolve()):
         raise CardInvalid(file, "$.weights.file", "leaves the bundle's folder")
-    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    try:
+        metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        version = str(metadata["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"no version to be had from it ({type(error).__name__})"
+        raise CardInvalid(file, "configs/metadata.json", why) from error
     return Card(
         name=folder.name,
         folder=folder.resolve(),
         title=content["title"],
-        version=metadata["version"],
+        version=version,
         manufacturer=content["manufacturer"],
         accepts=Accepts.from_mapping(content["accepts"]),
         unit=content["unit"],
@@ -223,11 +237,15 @@ def load_cards(folders: Iterable[Path]) -> dict[str, Card]:
 
     Raises
     ------
+    BundlesMissing
+        One of the folders is not there.
     CardInvalid
         One of the cards is wrong.
     """
     cards: dict[str, Card] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise BundlesMissing(folder)
         for file in sorted(folder.glob("*/card.yaml")):
             cards[file.parent.name] = load_card(file.parent)
     return cards

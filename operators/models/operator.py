@@ -8,6 +8,7 @@ from typing import Any
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.errors import Refusal
 from operators.job import Refused, Segmentation, StudyJob
+from operators.models.bundle import InferenceFailed
 from operators.models.warm import WarmModels
 
 
@@ -38,4 +39,7 @@ def segment_all(job: StudyJob, models: WarmModels) -> StudyJob:
             done.append(models.get(volume.bundle).segment(volume))
         except Refusal as refusal:
             refused.append(Refused(volume.series_instance_uid, refusal.reason))
+        except (RuntimeError, ValueError, MemoryError) as error:  # torch and monai raise these
+            failed = InferenceFailed(volume.bundle, volume.series_instance_uid, error)
+            refused.append(Refused(volume.series_instance_uid, failed.reason))
     return replace(job, segmentations=tuple(done), refused=(*job.refused, *refused))

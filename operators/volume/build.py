@@ -47,6 +47,11 @@ from operators.volume.refusals import (
 )
 
 AIR_HU = -1024
+NO_LOSS = (
+    "RL-0101",
+    "RL-0103",
+    "RL-0111",
+)  # a folder's other things: no regular file, no DICOM, DICOMDIR
 
 _SLICE_CLASSES = frozenset({CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage})
 
@@ -101,24 +106,40 @@ def build_volumes(series: Series, bundle: str = "") -> tuple[Volume, ...]:
 
 
 def build_matched(
-    matches: tuple[Match, ...],
+    matches: tuple[Match, ...], remarks: tuple[QualityFlag, ...] = ()
 ) -> tuple[tuple[Volume, ...], tuple[Refused, ...]]:
     """Volumes of all matches; a series that is refused does not stop the others.
 
     Two bundles that match one series share its arrays: it is decoded once.
+    `remarks` about the whole drop are added to every volume's quality flags.
     """
-    built: dict[str, tuple[Volume, ...]] = {}
-    refused: dict[str, Refused] = {}
+    built: dict[tuple[str, str], tuple[Volume, ...]] = {}
+    refused: dict[tuple[str, str], Refused] = {}
     volumes: list[Volume] = []
     for match in matches:
         uid = match.series.series_instance_uid
-        if uid not in built:
+        # Broken senders reuse a Series Instance UID in another patient's study.
+        key = str(match.series.instances[0].header.StudyInstanceUID), uid
+        if key not in built:
             try:
-                built[uid] = build_volumes(match.series)
+                built[key] = build_volumes(match.series)
             except VolumeRefusal as refusal:
-                built[uid], refused[uid] = (), Refused(uid, refusal.reason)
-        volumes += [replace(volume, bundle=match.bundle) for volume in built[uid]]
+                built[key], refused[key] = (), Refused(uid, refusal.reason)
+        volumes += [
+            replace(volume, bundle=match.bundle, quality=(*volume.quality, *remarks))
+            for volume in built[key]
+        ]
     return tuple(volumes), tuple(refused.values())
+
+
+def unreadable_files(refused: tuple[Refused, ...]) -> tuple[QualityFlag, ...]:
+    """A flag where damaged DICOM files were refused: a missing end slice leaves no gap to see."""
+    damaged = [entry.reason for entry in refused if entry.reason.startswith("RL-01")]
+    count = sum(not reason.startswith(NO_LOSS) for reason in damaged)
+    if not count:
+        return ()
+    text = f"{count} files that came with it were refused: slices may be missing at its ends."
+    return (QualityFlag("files-refused", text),)
 
 
 def is_localizer(header: Dataset) -> bool:

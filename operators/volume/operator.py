@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.job import StudyJob
-from operators.volume.build import build_matched
+from operators.volume.build import build_matched, unreadable_files
 
 
 class VolumeBuilder(Operator):
@@ -22,5 +22,5 @@ class VolumeBuilder(Operator):
     ) -> None:
         """Build what can be built."""
         job: StudyJob = op_input.receive("job")
-        volumes, refused = build_matched(job.matches)
+        volumes, refused = build_matched(job.matches, unreadable_files(job.refused))
         op_output.emit(replace(job, volumes=volumes, refused=(*job.refused, *refused)), "built")

@@ -29,6 +29,7 @@ def loaded_by(*arguments: str, **environment: str) -> list[str]:
         env={**os.environ, **environment},
         check=False,
     )
+    assert done.returncode == 0, done.stderr
     line = next(line for line in done.stderr.splitlines() if line.startswith("LOADED"))
     return line.split()[1:]
 
