@@ -31,10 +31,11 @@ SLICE_MM = 2.5
 AIR_HU = -1000.0
 BODY_HU = -400.0
 
-SHARPEN_SIGMA_MM = 4.0
-SHARPEN_WEIGHT = 1.2
-FAT_HU = -100.0
-SOFT_TISSUE_HU = -20.0
+SHARPEN_SIGMA_MM = 3.0
+SHARPEN_SOFT, SHARPEN_BONE = 0.9, 0.45
+SOFT_HU = (-150.0, 80.0)
+BONE_HU = 150.0
+LOBULE_HU, LOBULE_MM = 16.0, 3.0
 BEND_MM = 6.0
 BEND_SMOOTH_MM = 36.0
 NODE_MM = 12.0
@@ -195,17 +196,27 @@ def load_atlas(folder: Path) -> Atlas:
 
 
 def sharpened(hu: np.ndarray, spacing_zyx_mm: np.ndarray) -> np.ndarray:
-    """Unsharp masking of tissue and bone; the result stays between air and dense bone.
+    """Undo some of the averaging's blur: unsharp masking, apart for soft tissue, bone and air.
 
-    Air counts as fat here: against -1000 HU the skin would overshoot to bone. And
-    beside bone soft tissue is not pushed down to fat, as the cord would be.
+    With one mask for all, bone would throw a dark seam on what lies beside it, and the
+    spinal cord, in its canal of bone, would sink to the density of fat.
     """
-    tissue = np.maximum(hu, FAT_HU)
-    blurred = ndimage.gaussian_filter(tissue, SHARPEN_SIGMA_MM / spacing_zyx_mm)
-    sharper = hu + SHARPEN_WEIGHT * (tissue - blurred)
-    soft = hu > SOFT_TISSUE_HU
-    sharper[soft] = np.maximum(sharper[soft], SOFT_TISSUE_HU)
-    return np.clip(sharper, AIR_HU, 2000.0)
+    sigma = SHARPEN_SIGMA_MM / spacing_zyx_mm
+    edge = hu - ndimage.gaussian_filter(hu, sigma)
+    soft = np.clip(hu, *SOFT_HU)
+    change = SHARPEN_SOFT * (soft - ndimage.gaussian_filter(soft, sigma))
+    bone, air = hu > BONE_HU, hu < BODY_HU
+    change[bone] = SHARPEN_BONE * np.maximum(edge[bone], 0.0)
+    change[air] = SHARPEN_SOFT * np.minimum(edge[air], 0.0)
+    return np.clip(hu + change, AIR_HU, 2000.0)
+
+
+def lobules(rng: np.random.RandomState, atlas: Atlas) -> np.ndarray:
+    """HU to add on the atlas's grid: fat and glands are lobulated, an average is smooth."""
+    white = rng.standard_normal(atlas.hu.shape).astype(np.float32)
+    grain = ndimage.gaussian_filter(white, LOBULE_MM / atlas.spacing_zyx_mm)
+    fatty = np.exp(-(((atlas.hu + 50.0) / 60.0) ** 2))
+    return LOBULE_HU * fatty * grain / grain.std()
 
 
 @dataclass(frozen=True)
@@ -345,9 +356,9 @@ def warped_labels(atlas: Atlas, pose: Pose) -> np.ndarray:
             for axis, ends in zip(axes, reach_mm(atlas, pose, where[0]), strict=True)
         )
         index = to_index(atlas, pose.atlas_mm(*(a[s] for a, s in zip(axes, box, strict=True))))
-        share = ndimage.map_coordinates(
-            (atlas.labels == k).astype(np.float32), index, order=1, mode="nearest"
-        )
+        # Less than a voxel of smoothing: no organ is made of steps.
+        soft = ndimage.gaussian_filter((atlas.labels == k).astype(np.float32), 0.6)
+        share = ndimage.map_coordinates(soft, index, order=1, mode="nearest")
         wins = share > surest[box]
         surest[box][wins] = share[wins]
         labels[box][wins] = k
@@ -378,7 +389,8 @@ def scanned(rng: np.random.RandomState, atlas: Atlas, pose: Pose) -> np.ndarray:
     z_mm, y_mm, x_mm = pose.axes_mm()
     coarse_y, coarse_x = (np.linspace(a[0], a[-1], PIXELS // 2) for a in (y_mm, x_mm))
     enlarge = spline_matrix(PIXELS // 2, np.linspace(0, PIXELS // 2 - 1, PIXELS))
-    coefficients = ndimage.spline_filter(atlas.hu, order=3, output=np.float32, mode="nearest")
+    anatomy = atlas.hu + lobules(rng, atlas)
+    coefficients = ndimage.spline_filter(anatomy, order=3, output=np.float32, mode="nearest")
     near_body = ndimage.binary_dilation(atlas.hu > BODY_HU - 400, iterations=3).astype(np.uint8)
 
     body = np.empty((len(z_mm), PIXELS // 2, PIXELS // 2), np.float32)

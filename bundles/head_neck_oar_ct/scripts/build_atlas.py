@@ -5,15 +5,11 @@ average of many training patients. Run it in the bundle's folder::
 
     python -m scripts.build_atlas --data $RADLOOP_DATA/openkbp-hn-ct --out atlas
 
-How: no patient serves as reference. The mean of all patients' landmarks is the
-first common space; each patient is moved there by an affine, and the mean of
-what arrives is the next round's target. Three rounds of demons, coarse to fine,
-follow; between rounds the mean displacement is taken out of every field, so
-that the shape too is the mean one. Labelled organs are painted into the images
-that are registered: the spinal cord, 3 voxels wide and grey in grey, would
-otherwise be averaged away. Intensity is the mean of the middle half of the
-patients at each voxel, labels go by the share of the patients in whom that
-organ was contoured. Everything is deterministic on one thread.
+How: every patient whose head, neck and shoulders are whole and contoured is moved
+to the patients' own mean (`registration`). Intensity there is the mean of the
+middle half of the patients at each voxel; labels go by the share of the patients
+in whom that organ was contoured. On one thread, so the same data give the same
+files. About 12 minutes of one core.
 
 Arrays here are (z, y, x), spaces are LPS mm (SimpleITK's).
 """
@@ -201,10 +197,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="the openkbp-hn-ct folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the atlas")
-    parser.add_argument("--split", default="train", help="frozen split (default: train)")
     given = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # sums in one order: same bytes
-    people = list(cases(given.data, given.split))
+    people = list(cases(given.data, "train"))
     if len(people) < MIN_PATIENTS:
         raise SystemExit(f"{len(people)} patients qualify; {MIN_PATIENTS} are the least")
     print(f"{len(people)} patients", flush=True)
