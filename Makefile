@@ -10,7 +10,7 @@ STUDY ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
   libpixelmed-java pixelmed-apps default-jre-headless
 
-.PHONY: help setup system demo test test-fast lint format bench lock train evaluate atlas clean
+.PHONY: help setup system demo test test-fast lint format bench lock train evaluate atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,14 +67,17 @@ BUNDLE := bundles/head_neck_oar_ct
 BUNDLE_RUN = PYTHONPATH=$(BUNDLE) $(BIN)/python -m monai.bundle run --bundle_root $(BUNDLE) \
   --logging_file $(BUNDLE)/configs/logging.conf
 
-train: setup  ## Train head_neck_oar_ct from RADLOOP_DATA (an hour or more on 2 cores; resumes)
+train: setup data  ## Train head_neck_oar_ct from RADLOOP_DATA (an hour or more on 2 cores; resumes)
 	$(BUNDLE_RUN) --config_file $(BUNDLE)/configs/train.yaml
 
-evaluate: setup  ## Measure head_neck_oar_ct on its frozen test list
+evaluate: setup data  ## Measure head_neck_oar_ct on its frozen test list
 	$(BUNDLE_RUN) --config_file "['$(BUNDLE)/configs/inference.yaml', '$(BUNDLE)/configs/evaluate.yaml']"
 
-atlas: setup  ## Make the demo's population atlas again from RADLOOP_DATA
+atlas: setup data  ## Make the demo's population atlas again from RADLOOP_DATA
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m scripts.build_atlas --data $(RADLOOP_DATA)/openkbp-hn-ct --out atlas
+
+data:
+	@test -d "$(RADLOOP_DATA)/openkbp-hn-ct" || { echo "RADLOOP_DATA must name a folder that holds openkbp-hn-ct (ct/, label/, splits.json, labelled.json)"; exit 1; }
 
 clean:  ## Remove what was made, the environment too
 	rm -rf $(VENV) demo-out var build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

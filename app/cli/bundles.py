@@ -20,20 +20,21 @@ def list_bundles() -> None:
     Example: radloop bundles list
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from app.bundle_folders import bundle_folders
     from operators.errors import ModelRefusal
     from operators.models.card import load_cards
 
-    table = Table("bundle", "version", "title", "segments", "licence", "weights")
+    name_column = Column("bundle", no_wrap=True)  # it has to be copied
+    table = Table(name_column, "version", "title", "segments", "licence", "weights")
     wrong = False
     for name, card in load_cards(bundle_folders()).items():
         try:
             card.verify_weights()
-            state = f"[green]{card.weights_sha256[:12]}[/]"
+            state = "[green]right[/]"
         except ModelRefusal as refusal:
-            state, wrong = f"[red]{refusal.code}[/]", True
+            state, wrong = f"[red]wrong: {refusal.code}[/]", True
         table.add_row(name, card.version, card.title, str(len(card.segments)), card.licence, state)
     Console().print(table)
     if wrong:

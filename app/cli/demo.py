@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.exit_codes import Exit
+
+PORTS: dict[str, Any] = {"min": 1, "max": 65535}
 
 
 def demo(
@@ -19,9 +21,9 @@ def demo(
         Path, typer.Option("--output", "-o", help="Where pictures and objects go.")
     ] = Path("demo-out"),
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes another patient.")] = 0,
-    port: Annotated[int, typer.Option(help="radloop's C-STORE port.")] = 11112,
-    orthanc_http: Annotated[int, typer.Option(help="Orthanc's HTTP port.")] = 8042,
-    orthanc_dicom: Annotated[int, typer.Option(help="Orthanc's C-STORE port.")] = 4242,
+    port: Annotated[int, typer.Option(help="radloop's C-STORE port.", **PORTS)] = 11112,
+    orthanc_http: Annotated[int, typer.Option(help="Orthanc's HTTP port.", **PORTS)] = 8042,
+    orthanc_dicom: Annotated[int, typer.Option(help="Orthanc's C-STORE port.", **PORTS)] = 4242,
     stay: Annotated[
         bool | None,
         typer.Option(
@@ -41,9 +43,13 @@ def demo(
 
     Example: radloop demo --seed 7
     """
+    import signal
     import sys
 
     from app.demo.tour import Tour
+
+    # Orthanc and the service have sessions of their own: a plain SIGTERM would orphan them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     stays = sys.stdout.isatty() and sys.stdin.isatty() if stay is None else stay
     try:

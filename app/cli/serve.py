@@ -15,7 +15,8 @@ def serve(
         typer.Option(help="Settings file; instead of RADLOOP_CONFIG or /etc/radloop/radloop.yaml."),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of the C-STORE listener; 0 takes a free one.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the C-STORE listener; 0 takes a free one."),
     ] = None,
 ) -> None:
     """Receive studies by C-STORE, analyse them, deliver SEG and SR.

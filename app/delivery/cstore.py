@@ -12,7 +12,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from app.delivery.destination import DestinationRefused, DestinationUnreachable
 
-SECONDS = 30.0
+SECONDS = 60.0  # our own listener may wait 30 s for its disk before it says no
 SELF_TEST_SECONDS = 5.0
 REJECTED_TRANSIENT = 2  # PS3.8 9.3.4: it may do later
 _CONTEXT_HINT = "It does not take this SOP class or transfer syntax: allow it there."

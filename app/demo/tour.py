@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.delivery.destination import DeliveryRefusal
 from app.demo.archive import running_archive
 from app.demo.orthanc import (
     DemoPortTaken,
@@ -89,8 +90,14 @@ class Tour:
             patient, source = self._patient()
             files = sorted(path for path in source.rglob("*") if path.is_file())
             self._say(f"sending {len(files)} files by C-STORE to radloop and to the archive")
-            shelf.store(files)
-            service.send(files)
+            try:
+                shelf.store(files)
+                service.send(files)
+            except DeliveryRefusal as refusal:
+                raise DemoFailed(
+                    f"sending broke off ({refusal.reason.split(' Nothing is lost')[0]}). "
+                    f"{service.log} says what the service saw; run the demo again."
+                ) from refusal
             objects = self._results(shelf, service, source)
             self._show(objects, patient, source, shelf)
             self._say(f"done in {time.monotonic() - started:.0f} s")
@@ -206,7 +213,7 @@ class Tour:
         self._say(f"pictures: {len(pictures)} in {self.output / 'pictures'}")
         self._say(f"contact sheet: {pictures[-1].resolve().as_uri()}")
         if link := shelf.link(str(header.StudyInstanceUID)):
-            self._say(f"in Orthanc: {link}" + ("" if self.stay else " (while `--stay` keeps it)"))
+            self._say(f"in Orthanc: {link}" if self.stay else "`--stay` keeps Orthanc running")
 
 
 class Service:
@@ -245,7 +252,7 @@ class Service:
                     "RADLOOP_PORT": str(port),
                     "RADLOOP_SPOOL": str(folder / "spool"),
                     "RADLOOP_OUTPUT_DIR": str(folder / "output"),
-                    "RADLOOP_QUIET_SECONDS": "2",
+                    "RADLOOP_QUIET_SECONDS": "5",
                     "RADLOOP_STOP_SECONDS": "2",
                     "PYTHONUNBUFFERED": "1",
                 },

@@ -42,8 +42,11 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 @pytest.mark.orthanc
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.skipif(find_orthanc() is None, reason="Orthanc is not installed")
-def test_taken_ports_are_replaced_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
+def test_taken_ports_are_replaced_and_a_signal_stops_everything(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
     holders = [socket.socket() for _ in range(3)]
     for holder in holders:
         holder.bind(("127.0.0.1", 0))
@@ -56,7 +59,7 @@ def test_taken_ports_are_replaced_and_ctrl_c_stops_everything(tmp_path: Path) ->
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2  # Orthanc and radloop serve
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     rest, _ = process.communicate(timeout=WAIT_SECONDS)
 
     for port in taken:
@@ -75,3 +78,11 @@ def test_a_study_that_is_no_folder_is_named(tmp_path: Path) -> None:
 
     assert process.returncode == 1
     assert "nowhere is no folder" in said and "Traceback" not in said
+
+
+def test_a_port_that_can_not_be_is_a_wrong_usage(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--port", "99999")
+    said, _ = process.communicate(timeout=WAIT_SECONDS)
+
+    assert process.returncode == 2
+    assert "65535" in said and "Traceback" not in said
