@@ -49,7 +49,9 @@ def demo(
     from app.demo.tour import Tour
 
     # Orthanc and the service have sessions of their own: a plain SIGTERM would orphan them.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # And a shell that started us in the background has SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
     stays = sys.stdout.isatty() and sys.stdin.isatty() if stay is None else stay
     try:
