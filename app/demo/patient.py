@@ -391,7 +391,8 @@ def scanned(rng: np.random.RandomState, atlas: Atlas, pose: Pose) -> np.ndarray:
     enlarge = spline_matrix(PIXELS // 2, np.linspace(0, PIXELS // 2 - 1, PIXELS))
     anatomy = atlas.hu + lobules(rng, atlas)
     coefficients = ndimage.spline_filter(anatomy, order=3, output=np.float32, mode="nearest")
-    near_body = ndimage.binary_dilation(atlas.hu > BODY_HU - 400, iterations=3).astype(np.uint8)
+    # Lungs are more than air, and the atlas's air is exact.
+    near_body = ndimage.binary_dilation(atlas.hu > AIR_HU + 20.0, iterations=2).astype(np.uint8)
 
     body = np.empty((len(z_mm), PIXELS // 2, PIXELS // 2), np.float32)
     for start in range(0, len(z_mm), 8):

@@ -15,7 +15,8 @@ from app.demo.ct_series import SeriesIdentity, derived_uid, write_ct_series
 from app.demo.overlay import HEADER_PX, PICTURE_PX, NotOnTheseImages, write_overlays
 
 RED, GREEN = (220, 60, 40), (40, 200, 90)
-WATER_GREY = round((0 + 160) / 400 * 255)
+ORGAN_HU = 80
+WATER_GREY, ORGAN_GREY = ((hu + 160) / 400 * 255 for hu in (0, ORGAN_HU))
 HALF_MM = np.array([100.0, 80.0, 60.0])
 """Half extent of the body, a box of water around LPS 0."""
 ORGANS = {
@@ -33,7 +34,7 @@ ACQUISITIONS = {
 
 
 def phantom(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """HU, label ids and affine of a water box with two balls, 0.8 × 1.1 × 2.0 mm voxels."""
+    """HU, label ids and affine of a water box with two denser balls, 0.8 × 1.1 × 2.0 mm voxels."""
     spacing = np.array([0.8, 1.1, 2.0])
     extent = np.abs(direction.T) @ (2 * HALF_MM + 40.0)
     size = np.rint(extent / spacing).astype(int)
@@ -45,7 +46,8 @@ def phantom(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     hu = np.where((np.abs(lps) <= HALF_MM).all(axis=-1), 0, -1000).astype(np.int16)
     labels = np.zeros(hu.shape, np.uint8)
     for number, (_, centre) in enumerate(ORGANS.values(), start=1):
-        labels[np.linalg.norm(lps - centre, axis=-1) <= RADIUS_MM] = number
+        ball = np.linalg.norm(lps - centre, axis=-1) <= RADIUS_MM
+        labels[ball], hu[ball] = number, ORGAN_HU
     return hu, labels, affine
 
 
@@ -110,7 +112,7 @@ def pixel_of(lps: np.ndarray) -> tuple[int, int]:
 
 
 def blend(colour: tuple[int, int, int]) -> list[float]:
-    return [(WATER_GREY + part) / 2 for part in colour]
+    return [(ORGAN_GREY + part) / 2 for part in colour]
 
 
 @pytest.mark.parametrize("acquired", ACQUISITIONS)

@@ -193,12 +193,14 @@ def test_a_cut_body_would_be_noticed(made: Made):
 
 
 def analytic_atlas(folder: Path) -> None:
-    """A cylinder of water along z with a dense ball, labelled 1, off its axis to the Left."""
+    """A cylinder, denser from its ends to its middle, with a bony ball, labelled 1, in its left."""
     spacing, shape = np.array([3.0, 3.0, 2.5]), (100, 80, 130)
     lps = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) * spacing
     lps -= np.array([150.0, 120.0, 160.0])
     ball = np.linalg.norm(lps - [50.0, 20.0, 10.0], axis=-1) <= 24.0
-    hu = np.where(np.hypot(lps[..., 0], lps[..., 1]) < 95.0, 0, -1000)
+    inside = np.hypot(lps[..., 0], lps[..., 1]) < 95.0
+    from_end = np.minimum(np.arange(shape[2]), np.arange(shape[2])[::-1])
+    hu = np.where(inside, 80 + from_end, -1000)
     hu[ball] = 600
     ras = np.diag([-3.0, -3.0, 2.5, 1.0])
     ras[:3, 3] = 150.0, 120.0, -160.0
@@ -214,12 +216,25 @@ def test_truth_takes_the_same_way_as_the_image(tmp_path: Path):
     patient = make_demo_patient(tmp_path / "ct", seed=3, atlas_dir=tmp_path / "atlas")
 
     hu = sitk.GetArrayFromImage(read_back(tmp_path / "ct"))
-    seen, truth = hu > 300, patient.labels == 1
+    under_skin = ndimage.binary_erosion(hu > -400, np.ones((1, 15, 15)))
+    seen, truth = (hu > 350) & under_skin, patient.labels == 1
     assert 2 * (seen & truth).sum() / (seen.sum() + truth.sum()) > 0.96
     apart = np.argwhere(seen).mean(axis=0) - np.argwhere(truth).mean(axis=0)
     assert np.abs(apart * (2.5, 0.977, 0.977)).max() < 0.3
     assert patient.volume_ml["ball"] == pytest.approx(4 / 3 * np.pi * 24.0**3 / 1000, rel=0.2)
     assert centre_lps(patient, "ball") == pytest.approx((50.0, 20.0, 10.0), abs=12.0)
+
+
+def test_the_scan_ends_before_the_atlas_does(tmp_path: Path):
+    analytic_atlas(tmp_path / "atlas")
+
+    make_demo_patient(tmp_path / "ct", seed=4, atlas_dir=tmp_path / "atlas")
+
+    middle = sitk.GetArrayFromImage(read_back(tmp_path / "ct"))[:, 200:312, 200:312]
+    steps = np.diff(middle.mean(axis=(1, 2)))
+    ends = np.r_[steps[:20], -steps[-20:]]
+    assert ends.min() > 0.3, "a slice that is repeated has no step"
+    assert ends.max() < 2.0
 
 
 def test_a_missing_atlas_is_named(tmp_path: Path):
