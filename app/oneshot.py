@@ -11,7 +11,6 @@ from typing import Any
 
 from operators.errors import Refusal
 
-RESULT_FILE = "result.json"
 RECORD_FORMAT = "%Y%m%d%H%M%S"
 
 
@@ -72,6 +71,7 @@ def analyse_folder(
     _prepare(output, study_dir)
     progress("models")
     from app.graph import analyse, load_models
+    from operators.evidence.result import write_result
 
     job = analyse(
         study_dir,
@@ -81,15 +81,13 @@ def analyse_folder(
         bundle=bundle,
         progress=progress,
     )
-    from operators.evidence.result import summarise
-
-    result = summarise(job)
-    (output / RESULT_FILE).write_text(json.dumps(result, indent=1) + "\n")
-    return result
+    return write_result(job)
 
 
 def recorded_at(output: Path) -> str:
     """``YYYYMMDDHHMMSS`` of the result that is already in a folder, else of now."""
+    from operators.evidence.result import RESULT_FILE
+
     try:
         earlier = json.loads((output / RESULT_FILE).read_text())["recorded_at"]
         time.strptime(earlier, RECORD_FORMAT)

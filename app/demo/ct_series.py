@@ -7,7 +7,6 @@ institution is invented, so attributes of that kind that must be there stay empt
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from operators.errors import Refusal
+from operators.evidence.uids import derive_uid
 
 RESCALE_INTERCEPT_HU = -1024
 BITS_STORED = 12
@@ -68,11 +68,6 @@ class SeriesIdentity:
     body_part: str
     manufacturer: str
     model: str
-
-
-def derived_uid(*parts: object) -> str:
-    """The same UID for the same parts: ``2.25.`` and a version-5 UUID (PS3.5 B.2)."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, parts))).int}"
 
 
 def write_ct_series(
@@ -177,7 +172,7 @@ def _write_slice(
     """Write slice `k`, whose first pixel's centre lies at `origin` (LPS mm)."""
     ds = Dataset()
     ds.update(common)
-    ds.SOPInstanceUID = derived_uid(common.SeriesInstanceUID, k + 1)
+    ds.SOPInstanceUID = derive_uid(common.SeriesInstanceUID, str(k + 1))
     ds.InstanceNumber = k + 1
     ds.ImagePositionPatient = [_ds(value) for value in origin[:3]]
     stored = np.clip(plane, RESCALE_INTERCEPT_HU, HIGHEST_HU) - RESCALE_INTERCEPT_HU
@@ -185,7 +180,7 @@ def _write_slice(
     ds["PixelData"].VR = "OW"
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = UID(derived_uid("radloop", "ct_series"))
+    ds.file_meta.ImplementationClassUID = UID(derive_uid("radloop", "ct_series"))
     ds.file_meta.ImplementationVersionName = "RADLOOP"
     path = folder / f"CT{k + 1:04d}.dcm"
     ds.save_as(path, enforce_file_format=True)

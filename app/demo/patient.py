@@ -20,8 +20,9 @@ import nibabel as nib
 import numpy as np
 from scipy import fft, ndimage
 
-from app.demo.ct_series import SeriesIdentity, derived_uid, write_ct_series
+from app.demo.ct_series import SeriesIdentity, write_ct_series
 from operators.errors import ModelRefusal
+from operators.evidence.uids import derive_uid
 
 ATLAS_DIR = Path(__file__).resolve().parents[2] / "bundles" / "head_neck_oar_ct" / "atlas"
 
@@ -141,7 +142,7 @@ def make_demo_patient(
 
     affine = pose.lps_from_index
     study, series, frame = (
-        derived_uid("radloop", "demo-patient", part, seed, patient_number)
+        derive_uid("radloop", "demo-patient", part, str(seed), str(patient_number))
         for part in ("study", "series", "frame-of-reference")
     )
     identity = SeriesIdentity(

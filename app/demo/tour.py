@@ -29,6 +29,7 @@ from app.demo.orthanc import (
 )
 from app.demo.shelf import ArchiveShelf, OrthancShelf, Shelf
 from operators.errors import Refusal
+from operators.study.read import Drop, read_drop
 
 RESULT_SECONDS = 600.0
 STOP_SECONDS = 30.0
@@ -98,8 +99,9 @@ class Tour:
                     f"sending broke off ({refusal.reason.split(' Nothing is lost')[0]}). "
                     f"{service.log} says what the service saw; run the demo again."
                 ) from refusal
-            objects = self._results(shelf, service, source)
-            self._show(objects, patient, source, shelf)
+            drop = read_drop(source)
+            objects = self._results(shelf, service, source, drop)
+            self._show(objects, patient, drop, shelf)
             self._say(f"done in {time.monotonic() - started:.0f} s")
             if self.stay:
                 self._say("press Ctrl-C to stop the archive")
@@ -159,10 +161,8 @@ class Tour:
         shutil.rmtree(folder, ignore_errors=True)
         return make_demo_patient(folder, seed=self.seed), folder
 
-    def _results(self, shelf: Shelf, service: Service, source: Path) -> list[Path]:
-        from operators.study.read import read_drop
-
-        studies = [study.study_instance_uid for study in read_drop(source).studies]
+    def _results(self, shelf: Shelf, service: Service, source: Path, drop: Drop) -> list[Path]:
+        studies = [study.study_instance_uid for study in drop.studies]
         if not studies:
             raise DemoFailed(f"{source} holds no readable DICOM study: `radloop run` says why")
         objects = self.output / "objects"
@@ -178,11 +178,10 @@ class Tour:
                 time.sleep(0.5)
         raise DemoFailed(f"no result in {RESULT_SECONDS:.0f} s; see {service.log}")
 
-    def _show(self, objects: list[Path], patient: Any, source: Path, shelf: Shelf) -> None:
+    def _show(self, objects: list[Path], patient: Any, drop: Drop, shelf: Shelf) -> None:
         from app.bundle_folders import bundle_folders
         from app.demo.table import print_table
         from operators.models.card import load_cards
-        from operators.study.read import read_drop
         from operators.volume.build import build_volumes
 
         seg = next((path for path in objects if path.name.startswith("SEG")), None)
@@ -199,7 +198,7 @@ class Tour:
         source_uid = str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
         series = next(
             series
-            for study in read_drop(source).studies
+            for study in drop.studies
             for series in study.series
             if series.series_instance_uid == source_uid
         )

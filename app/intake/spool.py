@@ -1,9 +1,9 @@
 """The spool: where the bytes of an instance are safe before its sender is told so.
 
-    spool/incoming/    temporary files, swept at start
-    spool/instances/   ab/<hash of UID>-<digest>.dcm, 256 folders
-    spool/work/        inputs of studies in analysis, hard links, swept at start
-    spool/journal.db   what was received, and what became of each study
+    incoming/    temporary files, swept at start
+    instances/   ab/<hash of UID>-<digest>.dcm, 256 folders
+    work/        inputs of studies in analysis, hard links, swept at start
+    journal.db   what was received, and what became of each study
 
 Names come from hashes, never from what a peer sent. The digest is of the data
 set as it came and its transfer syntax, without our file meta: the same instance sent again

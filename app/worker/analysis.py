@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,7 @@ class AnalysisFactory:
     def __call__(self) -> Job:
         """Load the models; the job that analyses one study with them."""
         from app.graph import analyse, load_models
-        from app.oneshot import RESULT_FILE
-        from operators.evidence.result import summarise
+        from operators.evidence.result import write_result
 
         models = load_models()
         models.load_all()
@@ -31,8 +29,7 @@ class AnalysisFactory:
             done = analyse(
                 request.input_dir, request.output_dir, request.recorded_at, models=models
             )
-            result = request.output_dir / RESULT_FILE
-            result.write_text(json.dumps(summarise(done), indent=1) + "\n")
+            write_result(done)
             return outcome(done)
 
         return job

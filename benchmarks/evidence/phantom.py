@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.demo.ct_series import SeriesIdentity, derived_uid, write_ct_series
+from app.demo.ct_series import SeriesIdentity, write_ct_series
+from operators.evidence.uids import derive_uid
 
 SEGMENTS = 10
 SIZE = 512
@@ -33,7 +34,7 @@ def write_phantom(folder: Path, slices: int) -> None:
     rng = np.random.RandomState(7)
     hu = rng.normal(40, 20, (slices, SIZE, SIZE)).astype(np.int16)
     affine = np.diag([PIXEL_MM, PIXEL_MM, SLICE_MM, 1.0])
-    uids = [derived_uid("benchmark", part, slices) for part in ("study", "series", "frame")]
+    uids = [derive_uid("benchmark", part, str(slices)) for part in ("study", "series", "frame")]
     write_ct_series(
         folder,
         hu,

@@ -6,10 +6,20 @@ folder that the user gave.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 from operators.job import Report, StudyJob
+
+RESULT_FILE = "result.json"
+
+
+def write_result(job: StudyJob) -> dict[str, Any]:
+    """Write `result.json` into the job's output folder; returns what it holds."""
+    result = summarise(job)
+    (job.output_dir / RESULT_FILE).write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def summarise(job: StudyJob) -> dict[str, Any]:

@@ -237,9 +237,7 @@ def _config_file(folder: Path) -> Path:
 
 
 def _transforms(config: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    transforms = config[key].get("transforms") if isinstance(config[key], dict) else None
-    if not isinstance(transforms, list):
-        raise ConfigMissing("?", f"'{key}' is no Compose with a list of transforms")
+    transforms: list[dict[str, Any]] = config[key]["transforms"]
     return transforms
 
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pydicom.sr.codedict import codes
 
-from app.demo.ct_series import SeriesIdentity, derived_uid, write_ct_series
+from app.demo.ct_series import SeriesIdentity, write_ct_series
 from app.demo.overlay import HEADER_PX, PICTURE_PX, NotOnTheseImages, write_overlays
+from operators.evidence.uids import derive_uid
 
 RED, GREEN = (220, 60, 40), (40, 200, 90)
 ORGAN_HU = 80
@@ -57,9 +58,9 @@ def written(folder: Path, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray
     identity = SeriesIdentity(
         patient_name="TEST^OVERLAY",
         patient_id="T-2",
-        study_instance_uid=derived_uid("overlay", "study"),
-        series_instance_uid=derived_uid("overlay", "series"),
-        frame_of_reference_uid=derived_uid("overlay", "frame"),
+        study_instance_uid=derive_uid("overlay", "study"),
+        series_instance_uid=derive_uid("overlay", "series"),
+        frame_of_reference_uid=derive_uid("overlay", "frame"),
         study_description="",
         series_description="",
         image_comments="",
@@ -91,9 +92,9 @@ def written(folder: Path, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray
         labels[order],
         hd.seg.SegmentationTypeValues.BINARY,
         about,
-        series_instance_uid=derived_uid("overlay", "seg-series"),
+        series_instance_uid=derive_uid("overlay", "seg-series"),
         series_number=100,
-        sop_instance_uid=derived_uid("overlay", "seg"),
+        sop_instance_uid=derive_uid("overlay", "seg"),
         instance_number=1,
         manufacturer="test",
         manufacturer_model_name="test",

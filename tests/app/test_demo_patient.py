@@ -17,8 +17,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
-from app.demo.ct_series import NotACtGrid, SeriesIdentity, derived_uid, write_ct_series
+from app.demo.ct_series import NotACtGrid, SeriesIdentity, write_ct_series
 from app.demo.patient import ATLAS_DIR, AtlasMissing, DemoPatient, make_demo_patient
+from operators.evidence.uids import derive_uid
 
 # 5th to 95th percentile of the volume in the training data, mL, and its median HU
 # (README of openkbp-hn-ct).
@@ -35,9 +36,9 @@ HU_TOLERANCE = {"mandible": 200, "larynx": 200}
 IDENTITY = SeriesIdentity(
     patient_name="TEST^GRID",
     patient_id="T-1",
-    study_instance_uid=derived_uid("test", "study"),
-    series_instance_uid=derived_uid("test", "series"),
-    frame_of_reference_uid=derived_uid("test", "frame"),
+    study_instance_uid=derive_uid("test", "study"),
+    series_instance_uid=derive_uid("test", "series"),
+    frame_of_reference_uid=derive_uid("test", "frame"),
     study_description="",
     series_description="grid",
     image_comments="",

@@ -202,22 +202,30 @@ def test_only_listed_addresses_may_connect(
     assert (echo(listener.port) == 0x0000) is welcome
 
 
-@needs_dcmtk
-def test_kill_9_of_the_listener_loses_nothing_that_was_acknowledged(
-    start_listener: Start, tmp_path: Path
-) -> None:
-    listener = start_listener()
-    files = write(tmp_path / "out", *(instance(number) for number in range(200)))
+def kill_while_it_receives(
+    listener: Listener, folder: Path, *, after: int
+) -> tuple[list[str | Path], int]:
+    """kill -9 with `after` of 200 instances in; the sender's command and its count of successes."""
+    files = write(folder, *(instance(number) for number in range(200)))
     until(lambda: echo(listener.port) == 0)
     command = [STORESCU, "-v", "127.0.0.1", str(listener.port), *files]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=NO_NAGLE) as sender:
-        until(lambda: len(listener.rows()) >= 20)
+        until(lambda: len(listener.rows()) >= after)
         pid = listener.process.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert sender.stderr is not None
         acknowledged = len(re.findall(r"Received Store Response \(Success\)", sender.stderr.read()))
-    assert 0 < acknowledged < len(files), "the kill came too early or too late"
+    return command, acknowledged
+
+
+@needs_dcmtk
+def test_kill_9_of_the_listener_loses_nothing_that_was_acknowledged(
+    start_listener: Start, tmp_path: Path
+) -> None:
+    listener = start_listener()
+    command, acknowledged = kill_while_it_receives(listener, tmp_path / "out", after=20)
+    assert 0 < acknowledged < 200, "the kill came too early or too late"
 
     until(lambda: listener.process.poll() is not None)
     until(lambda: listener.process.poll() or listener.process.pid)
@@ -237,16 +245,7 @@ def test_rows_are_there_for_every_acknowledged_instance_at_the_kill(
 ) -> None:
     """Without a restart: what the sender was told must already be on disk."""
     listener = start_listener()
-    files = write(tmp_path / "out", *(instance(number) for number in range(200)))
-    until(lambda: echo(listener.port) == 0)
-    command = [STORESCU, "-v", "127.0.0.1", str(listener.port), *files]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=NO_NAGLE) as sender:
-        until(lambda: len(listener.rows()) >= 15)
-        pid = listener.process.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        assert sender.stderr is not None
-        acknowledged = len(re.findall(r"Received Store Response \(Success\)", sender.stderr.read()))
+    _, acknowledged = kill_while_it_receives(listener, tmp_path / "out", after=15)
 
     kept = {row["sop_instance_uid"]: row for row in listener.rows()}
     for number in range(acknowledged):  # storescu sends in order

@@ -21,6 +21,11 @@ RECORDED = "20240102030405"
 SHAPE_ZYX = (12, 40, 36)
 
 
+def same_series(dataset, _k):
+    """Every slice says one Series Instance UID, whoever the patient is."""
+    dataset.SeriesInstanceUID = "1.2.840.99.1"
+
+
 def ball(folder: Path, patient: str, hu: int, **options: object) -> list[Path]:
     """A small CT with one ball of that HU."""
     affine = centred_grid(SHAPE_ZYX, (2.5, 1.0, 1.0))
@@ -29,9 +34,6 @@ def ball(folder: Path, patient: str, hu: int, **options: object) -> list[Path]:
 
 
 def test_two_patients_whose_series_share_a_uid_each_keep_their_own(tmp_path, threshold_models):
-    def same_series(dataset, _k):
-        dataset.SeriesInstanceUID = "1.2.840.99.1"
-
     ball(tmp_path / "in" / "a", "A", 100, edit=same_series)
     ball(tmp_path / "in" / "b", "B", 700, edit=same_series)
 
@@ -114,8 +116,8 @@ def test_a_missing_folder_of_bundles_is_named(tmp_path):
 
 def test_the_volume_of_a_study_is_not_that_of_another(tmp_path, threshold_models):
     """Values, not only labels: the mean under each mask is its own patient's."""
-    ball(tmp_path / "in" / "a", "A", 100, series="x")
-    ball(tmp_path / "in" / "b", "B", 150, series="x")
+    ball(tmp_path / "in" / "a", "A", 100, edit=same_series)
+    ball(tmp_path / "in" / "b", "B", 150, edit=same_series)
 
     job = analyse(tmp_path / "in", tmp_path / "out", RECORDED, models=threshold_models)
 
