@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -60,8 +60,26 @@ def check_ae_title(value: str) -> str:
     return value
 
 
+class Reader(BaseModel):
+    """A person who may give a verdict.
+
+    Attributes
+    ----------
+    name : str
+        Person name as DICOM writes it (``Family^Given^Middle^Prefix^Suffix``, PS3.5 6.2.1);
+        it goes into the Verifying Observer Sequence.
+    organization : str
+        Verifying Organization (0040,A027).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[^\\=\x00-\x1f]{1,64}$")
+    organization: str = Field(pattern=r"^[^\\\x00-\x1f]{1,64}$")
+
+
 class Settings(BaseSettings):
-    """All settings of `radloop serve`; see the module's head for where they come from.
+    """All settings of radloop; see the module's head for where they come from.
 
     Attributes
     ----------
@@ -99,6 +117,23 @@ class Settings(BaseSettings):
         A folder that gets a copy of every result.
     deliver_to_cstore : str or None
         An archive that takes C-STORE, as ``AET@host:port``.
+    state_dir : Path
+        What must outlive everything: register of written objects, verdicts, training
+        sets, model registry. Back it up.
+    readers : mapping of str to Reader
+        Who may confirm and reject, by the name that `--as` takes.
+    holdout_fraction : float
+        Share of the patients that is kept from training and judges every challenger.
+    api_host, api_port : str, int or None
+        Where the HTTP API listens; no port, no API.
+    api_token : SecretStr or None
+        Bearer token of the API; needed where api_host is not this machine's own.
+    claude_enabled : bool
+        Whether the hybrid analysis may send de-identified images to the cloud at all.
+    claude_api_key, claude_base_url, claude_model : SecretStr or None, str or None, str
+        Account, address (None: the vendor's) and model.
+    claude_usd_per_mtok_in, claude_usd_per_mtok_out : float or None
+        Prices by which the cost of a call is computed; without them it is null.
     """
 
     model_config = SettingsConfigDict(
@@ -128,13 +163,25 @@ class Settings(BaseSettings):
     orthanc_password: SecretStr | None = None
     deliver_to_folder: Path | None = None
     deliver_to_cstore: str | None = None
+    state_dir: Path = Path("var/state")
+    readers: dict[str, Reader] = Field(default_factory=dict)
+    holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
+    api_host: str = "127.0.0.1"
+    api_port: int | None = Field(default=None, ge=0, le=65535)
+    api_token: SecretStr | None = None
+    claude_enabled: bool = False
+    claude_api_key: SecretStr | None = None
+    claude_base_url: str | None = None
+    claude_model: str = "claude-sonnet-4-5"
+    claude_usd_per_mtok_in: float | None = Field(default=None, ge=0)
+    claude_usd_per_mtok_out: float | None = Field(default=None, ge=0)
 
     @field_validator("ae_title")
     @classmethod
     def _title(cls, value: str) -> str:
         return check_ae_title(value)
 
-    @field_validator("spool", "output_dir", "deliver_to_folder")
+    @field_validator("spool", "output_dir", "deliver_to_folder", "state_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -158,7 +205,7 @@ class Settings(BaseSettings):
             ipaddress.ip_network(network)
         return value
 
-    @field_validator("orthanc_url")
+    @field_validator("orthanc_url", "claude_base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://[^/@]+(/[^@]*)?", value):
