@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 # PyTorch's own CPU index may be named here, where pip would otherwise take a CUDA build.
 TORCH_INDEX_URL ?=
 STUDY ?=
+LOOP ?=
+OHIF_TARBALL ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
-  libpixelmed-java pixelmed-apps default-jre-headless
+  libpixelmed-java pixelmed-apps default-jre-headless chromium
 
-.PHONY: help setup system demo test test-fast lint format bench lock train evaluate atlas data clean
+.PHONY: help setup system weights ohif viewer-build demo test test-fast lint format bench lock train evaluate atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-system:  ## Install Orthanc, dcmtk and the DICOM validators with apt-get (Debian, as root)
+system:  ## Install Orthanc, Chromium, dcmtk and the DICOM validators with apt-get (Debian, as root)
 	@missing=; for p in $(SYSTEM_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
@@ -35,13 +37,22 @@ system:  ## Install Orthanc, dcmtk and the DICOM validators with apt-get (Debian
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
 	|| echo "apt-get could not install:$$missing"
 
-demo: setup system  ## Make a patient, send it, show SEG, SR and overlays (STUDY=dir: your own study)
-	$(BIN)/radloop demo $(if $(STUDY),--study '$(STUDY)')
+weights: setup  ## Fetch the weights that don't come with radloop (39 MB, once)
+	@$(BIN)/radloop bundles fetch medsam_lite || echo "Without them 'radloop segment' can't run and its tests are skipped."
 
-test: setup system  ## Run all tests (RADLOOP_DATA names the folder of real images)
+ohif: setup  ## Fetch the OHIF viewer from npm into var/ohif (50 MB, once; OHIF_TARBALL=file: offline)
+	@$(BIN)/python -m app.viewer.fetch --to var/ohif $(if $(OHIF_TARBALL),--tarball '$(OHIF_TARBALL)')
+
+viewer-build: setup
+	@$(MAKE) --silent ohif || echo "Without it there is no viewer, and its test is skipped."
+
+demo: setup system weights viewer-build  ## Make a patient, send it, show SEG, SR and overlays (STUDY=dir: your own; LOOP=1: learn too)
+	$(BIN)/radloop demo $(if $(STUDY),--study '$(STUDY)') $(if $(LOOP),--loop)
+
+test: setup system weights viewer-build  ## Run all tests (RADLOOP_DATA names the folder of real images)
 	$(BIN)/python -m pytest -n auto
 
-test-fast: setup  ## Run the tests that need no server
+test-fast: setup weights  ## Run the tests that need no server
 	$(BIN)/python -m pytest -n auto --ignore tests/e2e
 
 lint: setup  ## ruff, mypy and the import contracts
@@ -56,6 +67,7 @@ format: setup  ## Let ruff rewrite what it can
 
 bench: setup  ## Measure against peers; writes benchmarks/*/RESULTS.md
 	$(BIN)/python -m benchmarks.evidence $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
 
 lock: setup  ## Make constraints.txt again from pyproject.toml
 	echo '# Made by: make lock. Versions only; used with pip (-c) and uv alike.' > constraints.new

@@ -16,7 +16,9 @@ from app.cli.exit_codes import Exit
 from app.cli.run import exit_code
 from app.oneshot import Nothing, analyse_folder
 from app.quiet import silence_libraries
+from app.settings import load_settings
 from operators.errors import Refusal
+from operators.models.champion import CHAMPIONS
 
 
 def main() -> int:
@@ -31,7 +33,7 @@ def main() -> int:
     if models := os.environ.get("HOLOSCAN_MODEL_PATH"):
         os.environ["RADLOOP_BUNDLES"] = models
     try:
-        result = analyse_folder(source, target)
+        result = analyse_folder(source, target, champions=load_settings().state_dir / CHAMPIONS)
     except Nothing as nothing:
         print(nothing, file=sys.stderr)
         return Exit.USAGE

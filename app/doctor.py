@@ -205,7 +205,7 @@ def _decoders() -> Iterator[Check]:
 
 def _bundles() -> Iterator[Check]:
     from app.bundle_folders import bundle_folders
-    from operators.models.card import load_card
+    from operators.models.card import WeightsNotFetched, load_card
 
     purpose = "a network, its card and weights that match their sha256"
     remedy = "install radloop again, or mend what is named; `radloop bundles list`"
@@ -220,6 +220,9 @@ def _bundles() -> Iterator[Check]:
             card.verify_weights()
             found = f"{card.version}, sha256 {card.weights_sha256[:12]}"
             yield Check(f"bundle {folder.name}", "ok", True, found, purpose)
+        except WeightsNotFetched as error:
+            fetch = f"radloop bundles fetch {folder.name}"
+            yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, fetch)
         except (Refusal, OSError, ValueError) as error:
             found = error.reason if isinstance(error, Refusal) else str(error)
             yield Check(f"bundle {folder.name}", "missing", True, found, purpose, remedy)
@@ -317,8 +320,14 @@ def _programs() -> Iterator[Check]:
         (
             "OHIF build",
             beside(str(OHIF_PAGE)),
-            "a viewer in the browser",
-            "npm pack @ohif/app@3.13.2, then its package/dist as var/ohif",
+            "`radloop viewer`",
+            "make ohif",
+        ),
+        (
+            "Chromium",
+            shutil.which("chromium") or shutil.which("chromium-browser"),
+            "the viewer's test",
+            "apt-get install chromium",
         ),
     ]
     for name, found, purpose, remedy in wanted:

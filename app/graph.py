@@ -10,20 +10,57 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from app.bundle_folders import bundle_folders
 from operators.core import Application, CountCondition, Operator
+from operators.errors import ModelRefusal
 from operators.evidence.operator import EvidenceWriter
 from operators.findings.operator import Findings
 from operators.job import StudyJob
 from operators.models.card import load_cards
+from operators.models.medsam.operator import PromptedSegmentation
+from operators.models.medsam.request import BoxPrompt
 from operators.models.operator import BundleInference
 from operators.models.warm import WarmModels
-from operators.study.operator import SeriesSelector, StudySource
+from operators.study.operator import SeriesChooser, SeriesSelector, StudySource
 from operators.volume.operator import VolumeBuilder
+
+Announce = Callable[[type[Operator]], Callable[..., Operator]]
+
+
+class NeedsBox(ModelRefusal):
+    """A prompted bundle was asked to run by itself."""
+
+    code = "RL-1003"
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(
+            f"bundle '{bundle}' runs on a box only: "
+            "`radloop segment STUDY --box x0,y0,x1,y1 --slice N`."
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants segmented.
+
+    Attributes
+    ----------
+    bundle : str
+        A prompted bundle.
+    series_uid : str or None
+        None where the folder holds one series that fits.
+    prompt : BoxPrompt
+        The box.
+    """
+
+    bundle: str
+    series_uid: str | None
+    prompt: BoxPrompt
 
 
 class RadloopGraph(Application):
@@ -35,8 +72,9 @@ class RadloopGraph(Application):
         Where to read and to write.
     models : WarmModels
         Loaded bundles.
-    bundle : str or None
-        Run this one, whatever the body part says.
+    asked : str, Asked or None
+        What a person wants: this bundle, whatever the body part says, or what lies in
+        a box; None: whatever the cards match.
     sink : callable
         Receives the finished job.
     progress : callable
@@ -48,30 +86,50 @@ class RadloopGraph(Application):
         *,
         job: StudyJob,
         models: WarmModels,
-        bundle: str | None,
+        asked: str | Asked | None,
         sink: Callable[[StudyJob], None],
         progress: Callable[[str], None],
     ) -> None:
-        self._job, self._models, self._bundle = job, models, bundle
+        self._job, self._models, self._asked = job, models, asked
         self._sink, self._progress = sink, progress
         super().__init__(argv=["radloop"])
 
     def compose(self) -> None:
-        accepts = {name: card.accepts for name, card in self._models.cards.items()}
         announced = functools.partial(_announced, progress=self._progress)
+        chooser, segmenter = (
+            self._by_person(self._asked, announced)
+            if isinstance(self._asked, Asked)
+            else self._by_cards(self._asked, announced)
+        )
         line = [
             # An operator without an input would run for ever: once is what is wanted.
             announced(StudySource)(self, CountCondition(self, 1), job=self._job, name="study"),
-            announced(SeriesSelector)(
-                self, accepts_by_bundle=accepts, forced_bundle=self._bundle, name="selection"
-            ),
+            chooser,
             announced(VolumeBuilder)(self, name="volume"),
-            announced(BundleInference)(self, models=self._models, name="inference"),
+            segmenter,
             announced(Findings)(self, name="findings"),
             announced(EvidenceWriter)(self, sink=self._sink, name="evidence"),
         ]
         for before, after in pairwise(line):
             self.add_flow(before, after)
+
+    def _by_cards(self, bundle: str | None, announced: Announce) -> tuple[Operator, Operator]:
+        cards = self._models.cards.items()
+        accepts = {name: card.accepts for name, card in cards if not card.prompted}
+        return announced(SeriesSelector)(
+            self, accepts_by_bundle=accepts, forced_bundle=bundle, name="selection"
+        ), announced(BundleInference)(self, models=self._models, name="inference")
+
+    def _by_person(self, asked: Asked, announced: Announce) -> tuple[Operator, Operator]:
+        return announced(SeriesChooser)(
+            self,
+            bundle=asked.bundle,
+            accepts=self._models.card(asked.bundle).accepts,
+            series_uid=asked.series_uid,
+            name="selection",
+        ), announced(PromptedSegmentation)(
+            self, models=self._models, prompt=asked.prompt, name="inference"
+        )
 
 
 def _announced(kind: type[Operator], progress: Callable[[str], None]) -> type[Operator]:
@@ -85,15 +143,21 @@ def _announced(kind: type[Operator], progress: Callable[[str], None]) -> type[Op
     return Announced
 
 
-def load_models() -> WarmModels:
+def load_models(champions: Path | None = None) -> WarmModels:
     """Cards of all installed bundles; each network is loaded when it is first used.
+
+    Parameters
+    ----------
+    champions : Path or None
+        Which weights serve, asked again before each study; None or no such folder:
+        those that the bundles came with.
 
     Raises
     ------
     CardInvalid
         A card breaks the schema.
     """
-    return WarmModels(load_cards(bundle_folders()))
+    return WarmModels(load_cards(bundle_folders()), champions)
 
 
 def analyse(
@@ -131,12 +195,59 @@ def analyse(
     ------
     BundleUnknown
         `bundle` is not installed.
+    NeedsBox
+        `bundle` waits for a box.
     """
-    if bundle is not None:
-        models.card(bundle)
-    finished: list[StudyJob] = []
+    if bundle is not None and models.card(bundle).prompted:
+        raise NeedsBox(bundle)
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
+    return _run(job, models, bundle, progress)
+
+
+def segment(
+    input_dir: Path,
+    output_dir: Path,
+    recorded_at: str,
+    *,
+    models: WarmModels,
+    asked: Asked,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> StudyJob:
+    """Run the graph once on what a person has boxed, in this process.
+
+    Parameters
+    ----------
+    input_dir, output_dir, recorded_at, models, progress
+        As for `analyse`.
+    asked : Asked
+        Bundle, series and box.
+
+    Returns
+    -------
+    StudyJob
+        With one segmentation, or with what was refused, and why.
+
+    Raises
+    ------
+    BundleUnknown, WeightsMissing
+        The bundle is not installed, or its weights are not.
+    Refusal
+        The series or the slice can't be told, or the box does not fit it; nothing is
+        written then.
+    """
+    models.card(asked.bundle).verify_weights()  # before a large study is read
+    job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
+    return _run(job, models, asked, progress)
+
+
+def _run(
+    job: StudyJob,
+    models: WarmModels,
+    asked: str | Asked | None,
+    progress: Callable[[str], None],
+) -> StudyJob:
+    finished: list[StudyJob] = []
     RadloopGraph(
-        job=job, models=models, bundle=bundle, sink=finished.append, progress=progress
+        job=job, models=models, asked=asked, sink=finished.append, progress=progress
     ).run()
     return finished[0]

@@ -7,9 +7,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from operators.errors import Refusal
+
+if TYPE_CHECKING:
+    from operators.models.medsam.request import BoxPrompt
 
 RECORD_FORMAT = "%Y%m%d%H%M%S"
 
@@ -32,6 +35,7 @@ def analyse_folder(
     output: Path,
     *,
     bundle: str | None = None,
+    champions: Path | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Analyse a folder and write SEG, SR and `result.json`.
@@ -47,6 +51,8 @@ def analyse_folder(
         Folder of results; made if missing.
     bundle : str or None
         Run this one, whatever the body part says.
+    champions : Path or None
+        Which weights serve; see `app.graph.load_models`.
     progress : callable
         Called with the name of each stage as it begins.
 
@@ -64,10 +70,7 @@ def analyse_folder(
     Refusal
         A bundle can't be found, or a card is wrong.
     """
-    if not study_dir.is_dir():
-        raise Nothing(f"{study_dir} is no folder. Give the folder that holds the DICOM files.")
-    if not any(path.is_file() for path in study_dir.rglob("*")):
-        raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
+    _check_study(study_dir)
     _prepare(output, study_dir)
     progress("models")
     from app.graph import analyse, load_models
@@ -77,8 +80,63 @@ def analyse_folder(
         study_dir,
         output,
         recorded_at(output),
-        models=load_models(),
+        models=load_models(champions),
         bundle=bundle,
+        progress=progress,
+    )
+    return write_result(job)
+
+
+def segment_folder(
+    study_dir: Path,
+    output: Path,
+    prompt: BoxPrompt,
+    *,
+    bundle: str,
+    series_uid: str | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """Segment what a box holds and write SEG, SR and `result.json`.
+
+    A second run into the same folder writes the same objects, see `analyse_folder`.
+
+    Parameters
+    ----------
+    study_dir, output, progress
+        As for `analyse_folder`.
+    prompt : BoxPrompt
+        The box.
+    bundle : str
+        A prompted bundle.
+    series_uid : str or None
+        Which series; None where the folder holds one that fits.
+
+    Returns
+    -------
+    dict
+        What `result.json` holds.
+
+    Raises
+    ------
+    Nothing
+        `study_dir` is no folder, or is empty.
+    OutputUnusable
+        `output` can't be written, or lies in `study_dir`.
+    Refusal
+        The bundle, the series or the slice can't be told, or the box does not fit.
+    """
+    _check_study(study_dir)
+    _prepare(output, study_dir)
+    progress("models")
+    from app.graph import Asked, load_models, segment
+    from operators.evidence.result import write_result
+
+    job = segment(
+        study_dir,
+        output,
+        recorded_at(output),
+        models=load_models(),
+        asked=Asked(bundle, series_uid, prompt),
         progress=progress,
     )
     return write_result(job)
@@ -94,6 +152,14 @@ def recorded_at(output: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):  # none, or none of ours
         return time.strftime(RECORD_FORMAT)
     return str(earlier)
+
+
+def _check_study(study_dir: Path) -> None:
+    """There is a folder with a file in it."""
+    if not study_dir.is_dir():
+        raise Nothing(f"{study_dir} is no folder. Give the folder that holds the DICOM files.")
+    if not any(path.is_file() for path in study_dir.rglob("*")):
+        raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
 
 
 def _prepare(output: Path, study_dir: Path) -> None:

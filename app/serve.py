@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from app.api.desk import open_desk
 from app.delivery.courier import Courier, ResultsGone
 from app.delivery.destination import DeliveryRefusal, Destination, DestinationUnreachable
 from app.intake import journal
@@ -27,6 +28,7 @@ from app.intake.ledger import Ledger, State, StudyVersion
 from app.intake.listener import ListenerConfig
 from app.intake.process import IntakeProcess, bind_patiently
 from app.intake.spool import Spool, sync_folder
+from app.register import Register, RegisterRefusal, describe
 from app.settings import Settings
 from app.worker.messages import Broken, JobFactory, Message, Outcome, Ready, Request, Unfit
 from app.worker.supervisor import Supervisor
@@ -109,6 +111,7 @@ class Service:
     ) -> None:
         self._settings, self._say = settings, say
         self._lock = _lock_spool(settings.spool)
+        self._register = Register(settings.state_dir)
         try:
             self._spool = Spool(settings.spool, settings.min_free_bytes)
             settings.output_dir.mkdir(parents=True, exist_ok=True)
@@ -123,6 +126,7 @@ class Service:
         self._address = listening.getsockname()[:2]
         self._intake = IntakeProcess(_listener_config(settings), listening)
         self._worker = Supervisor(factory, settings.study_timeout_s)
+        self._desk = open_desk(settings)
         self._courier = Courier(destinations)
         self._running: StudyVersion | None = None
         self._inbox: list[Message] = []
@@ -146,6 +150,8 @@ class Service:
         finally:
             self._intake.stop()
             self._worker.stop()
+            if self._desk is not None:
+                self._desk.stop()
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self._lock.close()
@@ -165,6 +171,8 @@ class Service:
         self._say(f"spool {settings.spool}; results in {settings.output_dir}")
         if not self._courier.destinations:
             self._say("no destination is set: results stay in the output folder")
+        if self._desk is not None:
+            self._desk.announce(self._say)
         for destination in self._courier.destinations:
             # In a thread: a destination that is down must not delay the listener.
             threading.Thread(target=self._introduce, args=(destination,), daemon=True).start()
@@ -181,6 +189,7 @@ class Service:
         try:
             if (died := self._intake.poll()) is not None:
                 self._say(died)
+            self._hear_desk()
             self._tell(self._ledger.group())
             self._tell(self._ledger.complete(self._settings.quiet_seconds))
             self._hear_worker()
@@ -203,10 +212,19 @@ class Service:
         self._tell([moved])
         return moved
 
+    def _hear_desk(self) -> None:
+        if self._desk is not None:
+            for line in self._desk.poll():
+                self._say(line)
+
     # Analysis
 
     def _begin_analysis(self) -> None:
         if not self._worker.is_idle:
+            return
+        # A caller waits; a routine study does not. One that has begun is never interrupted.
+        if self._desk is not None and (asked := self._desk.next_request()) is not None:
+            self._worker.submit(asked)
             return
         for study in self._ledger.in_state(State.READY):
             if time.monotonic() < self._retry_at.get(study.name, 0.0):
@@ -239,6 +257,8 @@ class Service:
             self._inbox.pop(0)  # only now: the journal may have refused
 
     def _on_message(self, message: Message) -> None:
+        if self._desk is not None and self._desk.hear(message):
+            return
         if isinstance(message, Ready):
             self._say(f"worker: ready after {message.seconds:.1f} s")
             return
@@ -268,8 +288,13 @@ class Service:
             folder = self._settings.output_dir / study.name
             try:
                 _sync(folder, outcome.results)
+                # Before the ledger says that there is something to deliver.
+                self._register.enter(describe(folder, outcome.results))
             except FileNotFoundError:
                 self._try_again(study, Broken("RL-0615: a result that was reported is not there"))
+                return
+            except RegisterRefusal as refusal:
+                self._move(study, State.FAILED, refusal.reason)
                 return
             remark = f"{LEFT_OUT}{outcome.reason})" if outcome.reason else ""
             goes_on = bool(self._courier.destinations)
@@ -325,7 +350,10 @@ class Service:
         """No new instances; the study and the delivery in work may end within `stop_seconds`."""
         self._say(f"stopping within {self._settings.stop_seconds:g} s; a second signal: at once")
         self._intake.stop()
+        if self._desk is not None:
+            self._desk.close()
         while self._stop_at is not None and time.monotonic() < self._stop_at:
+            self._hear_desk()
             self._hear_worker()
             self._hear_courier()
             if not self._worker.is_busy and self._courier.is_idle:

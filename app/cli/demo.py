@@ -32,8 +32,17 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    loop: Annotated[
+        bool,
+        typer.Option(
+            "--loop", help="Go on with seven more patients: confirm all, fine-tune, gate."
+        ),
+    ] = False,
 ) -> None:
-    """Make a patient, send it by C-STORE, get SEG and SR back, draw the overlays.
+    """Make a patient, send it by C-STORE, get SEG and SR back, draw the overlays, confirm.
+
+    With --loop the whole way round: eight patients, a manifest, a short fine-tune by the
+    bundle's own config, and the gate's report. Nothing is promoted.
 
     A private Orthanc is started on loopback where one is installed, else a small
     built-in archive. A port that is taken is replaced by a free one, and said so.
@@ -63,6 +72,7 @@ def demo(
             orthanc_http=orthanc_http,
             orthanc_dicom=orthanc_dicom,
             stay=stays,
+            loop=loop,
         ).run()
     except KeyboardInterrupt:
         typer.secho("interrupted: everything that the demo started is stopped", err=True)

@@ -10,8 +10,13 @@ from app.cli.bundles import bundles
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.exit_codes import Exit
+from app.cli.package import package
 from app.cli.run import run
+from app.cli.segment import segment
 from app.cli.serve import serve
+from app.cli.train import train
+from app.cli.verdict import confirm, reject, verdicts
+from app.cli.viewer import viewer
 from app.quiet import silence_libraries
 from operators.errors import Refusal
 
@@ -25,9 +30,16 @@ cli = typer.Typer(
 )
 cli.command()(demo)
 cli.command()(run)
+cli.command()(segment)
 cli.command()(serve)
+cli.command()(confirm)
+cli.command()(reject)
+cli.command()(verdicts)
+cli.command()(viewer)
+cli.command()(package)
 cli.command()(doctor)
 cli.add_typer(bundles, name="bundles")
+cli.add_typer(train, name="train")
 
 
 @cli.callback(invoke_without_command=True)

@@ -1,10 +1,14 @@
-"""A progress bar over the stages of the graph, on stderr."""
+"""Progress of what takes long, on stderr."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import typer
+
+VALUES = ("train_loss", "metric")
 STAGES = {
     "models": "loading models",
     "study": "reading headers",
@@ -37,3 +41,43 @@ def graph_progress(quiet: bool) -> Iterator[Callable[[str], None]]:
             bar.update(task, completed=done, description=STAGES[stage])
 
         yield begin
+
+
+@contextmanager
+def counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that takes how many are done, and of how many.
+
+    Parameters
+    ----------
+    what : str
+        Shown beside the bar.
+    quiet : bool
+        Show nothing (for `--json`).
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def told(what: str, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that takes an epoch's numbers (`training.run.fine_tune`)."""
+    with counted(what, quiet) as count:
+
+        def tell(entry: dict[str, Any]) -> None:
+            count(entry["epoch"], entry["epochs"])
+            if not quiet:
+                number = f"epoch {entry['epoch']}/{entry['epochs']}"
+                values = (f"{name} {entry[name]:.4f}" for name in VALUES if name in entry)
+                typer.echo(f"{number}: {', '.join(values)}", err=True)
+
+        yield tell

@@ -33,10 +33,15 @@ def run(
     """
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, analyse_folder
+    from app.settings import load_settings
+    from operators.models.champion import CHAMPIONS
 
+    champions = load_settings().state_dir / CHAMPIONS
     try:
         with graph_progress(quiet=as_json) as progress:
-            result = analyse_folder(study_dir, output, bundle=bundle, progress=progress)
+            result = analyse_folder(
+                study_dir, output, bundle=bundle, champions=champions, progress=progress
+            )
     except Nothing as nothing:
         typer.secho(str(nothing), err=True, fg=typer.colors.RED)
         raise typer.Exit(Exit.USAGE) from None

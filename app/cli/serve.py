@@ -36,6 +36,7 @@ def serve(
     from app.serve import Service
     from app.settings import CONFIG_VARIABLE, load_settings
     from app.worker.analysis import AnalysisFactory
+    from operators.models.champion import CHAMPIONS
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
@@ -44,7 +45,7 @@ def serve(
     settings = load_settings(**({} if port is None else {"port": port}))
     service = Service(
         settings,
-        factory=AnalysisFactory(),
+        factory=AnalysisFactory(settings.state_dir / CHAMPIONS),
         destinations=from_settings(settings),
         say=say,
     )

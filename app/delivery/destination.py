@@ -27,6 +27,7 @@ class DestinationUnreachable(DeliveryRefusal):
     code = "RL-0901"
 
     def __init__(self, where: str, why: str) -> None:
+        self.where, self.why = where, why
         super().__init__(
             f"{where} can't be reached now ({why}). Nothing is lost; it is tried again. "
             "Check that it runs and that its address is right."

@@ -47,11 +47,29 @@ class OrthancDestination:
     def deliver(self, files: Sequence[Path]) -> None:
         """Upload each file and compare what Orthanc then holds, byte by byte."""
         for file in files:
-            content = file.read_bytes()
-            stored = self._call("post", "instances", data=content).json()
-            held = self._call("get", f"instances/{stored['ID']}/file").content
-            if held != content:
-                raise ReadBackDiffers(self.name, file.name, len(content), len(held))
+            self.store(file.read_bytes(), file.name)
+
+    def store(self, content: bytes, what: str) -> None:
+        """Upload one object and compare what Orthanc then holds; `what` names it in a refusal."""
+        stored = self._call("post", "instances", data=content).json()
+        held = self._call("get", f"instances/{stored['ID']}/file").content
+        if held != content:
+            raise ReadBackDiffers(self.name, what, len(content), len(held))
+
+    def fetch(self, sop_instance_uid: str) -> list[bytes]:
+        """Every object that Orthanc holds under a SOP Instance UID, byte by byte.
+
+        Returns
+        -------
+        list of bytes
+            Empty where there is none; several where one UID stands in several series.
+        """
+        found = self._call("post", "tools/lookup", data=sop_instance_uid).json()
+        return [
+            self._call("get", f"instances/{entry['ID']}/file").content
+            for entry in found
+            if entry["Type"] == "Instance"
+        ]
 
     def self_test(self) -> str:
         """Version and number of instances."""

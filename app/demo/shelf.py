@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from app.demo.archive import Archive
 from app.demo.orthanc import Orthanc
@@ -14,7 +14,15 @@ RESULT_MODALITIES = ("SEG", "SR")
 
 
 class Shelf(Protocol):
-    """What the demo asks of an archive."""
+    """What the demo asks of an archive.
+
+    Attributes
+    ----------
+    takes_verdicts : bool
+        Whether `radloop confirm` can write into it.
+    """
+
+    takes_verdicts: ClassVar[bool]
 
     def settings(self) -> dict[str, str]:
         """Variables that make `radloop serve` deliver here."""
@@ -34,6 +42,7 @@ class OrthancShelf:
     """A running private Orthanc."""
 
     orthanc: Orthanc
+    takes_verdicts: ClassVar[bool] = True
 
     def settings(self) -> dict[str, str]:
         return {"RADLOOP_ORTHANC_URL": self.orthanc.url}
@@ -71,6 +80,7 @@ class ArchiveShelf:
     """The built-in archive."""
 
     archive: Archive
+    takes_verdicts: ClassVar[bool] = False
 
     def settings(self) -> dict[str, str]:
         return {"RADLOOP_DELIVER_TO_CSTORE": self.archive.target}

@@ -6,10 +6,8 @@ anything that the analysis left on disk.
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,19 +25,14 @@ from app.demo.orthanc import (
     require_free,
     running_orthanc,
 )
+from app.demo.service import DemoFailed, Service, radloop
 from app.demo.shelf import ArchiveShelf, OrthancShelf, Shelf
-from operators.errors import Refusal
 from operators.study.read import Drop, read_drop
 
 RESULT_SECONDS = 600.0
-STOP_SECONDS = 30.0
-STUDY_STATES_THAT_END = ("failed", "not applicable")
-
-
-class DemoFailed(Refusal):
-    """The demo did not reach its end."""
-
-    code = "RL-0630"
+READER = "demo"
+OHIF = Path("var/ohif")
+READERS = {READER: {"name": "DEMO^READER", "organization": "radloop demo"}}
 
 
 @dataclass
@@ -57,7 +50,9 @@ class Tour:
     port, orthanc_http, orthanc_dicom : int
         Wanted ports; a taken one is replaced by a free one.
     stay : bool
-        Wait for Ctrl-C at the end, with the archive still running.
+        Wait for Ctrl-C at the end, with archive and viewer still running.
+    loop : bool
+        Go on with seven more patients: confirm all eight, fine-tune, gate.
     """
 
     study: Path | None
@@ -67,6 +62,7 @@ class Tour:
     orthanc_http: int
     orthanc_dicom: int
     stay: bool
+    loop: bool = False
 
     def run(self) -> None:
         """Walk it.
@@ -83,34 +79,83 @@ class Tour:
         if self.study is not None and not self.study.is_dir():
             raise DemoFailed(f"{self.study} is no folder of DICOM files")
         self.output.mkdir(parents=True, exist_ok=True)
-        for stale in ("pictures", "objects", "service"):
+        for stale in ("pictures", "objects", "service", "state", "loop"):
             shutil.rmtree(self.output / stale, ignore_errors=True)
         with ExitStack() as stack:
             shelf = stack.enter_context(self._archive())
-            service = stack.enter_context(self._service(shelf))
+            settings = shelf.settings() | {
+                "RADLOOP_STATE_DIR": str((self.output / "state").resolve()),
+                "RADLOOP_READERS": json.dumps(READERS),
+            }
+            service = stack.enter_context(self._service(settings))
             patient, source = self._patient()
-            files = sorted(path for path in source.rglob("*") if path.is_file())
-            self._say(f"sending {len(files)} files by C-STORE to radloop and to the archive")
-            try:
-                shelf.store(files)
-                service.send(files)
-            except DeliveryRefusal as refusal:
-                raise DemoFailed(
-                    f"sending broke off ({refusal.reason.split(' Nothing is lost')[0]}). "
-                    f"{service.log} says what the service saw; run the demo again."
-                ) from refusal
-            drop = read_drop(source)
-            objects = self._results(shelf, service, source, drop)
+            drop = self.send(shelf, service, source)
+            objects = self.results(shelf, service, drop, self.output / "objects")
             self._show(objects, patient, drop, shelf)
-            self._say(f"done in {time.monotonic() - started:.0f} s")
-            if self.stay:
-                self._say("press Ctrl-C to stop the archive")
-                try:
-                    threading.Event().wait()
-                except KeyboardInterrupt:
-                    self._say("stopping")
+            studies = [study.study_instance_uid for study in drop.studies]
+            if shelf.takes_verdicts:
+                self._verdict(settings, studies, made=patient is not None)
+            else:
+                self.say("a verdict is written into Orthanc: there is none here, so no verdict")
+            if self.loop:
+                from app.demo.loop import go_round
 
-    def _say(self, line: str) -> None:
+                go_round(self, shelf, service, settings)
+            self.say(f"done in {time.monotonic() - started:.0f} s")
+            if self.stay:
+                self._stay(settings, studies)
+
+    def send(self, shelf: Shelf, service: Service, source: Path) -> Drop:
+        """Send a folder to radloop and to the archive; what is in it."""
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+        self.say(f"sending {len(files)} files by C-STORE to radloop and to the archive")
+        try:
+            shelf.store(files)
+            service.send(files)
+        except DeliveryRefusal as refusal:
+            raise DemoFailed(
+                f"sending broke off ({refusal.reason.split(' Nothing is lost')[0]}). "
+                f"{service.log} says what the service saw; run the demo again."
+            ) from refusal
+        return read_drop(source)
+
+    def confirm(self, settings: dict[str, str], study_uid: str) -> None:
+        """Let the demo's reader confirm the one result of a made patient."""
+        radloop(settings, "confirm", study_uid, "--as", READER)
+        self.say(f"confirmed as {READERS[READER]['name']}: the VERIFIED SR is in the archive")
+
+    def _verdict(self, settings: dict[str, str], studies: list[str], *, made: bool) -> None:
+        if made:
+            self.confirm(settings, studies[0])
+            return
+        for study_uid in studies:  # a person's images: only a person may say so
+            self.say(f"nobody has confirmed it: `radloop confirm {study_uid} --as READER` does")
+
+    def _stay(self, settings: dict[str, str], studies: list[str]) -> None:
+        with ExitStack() as stack:
+            if url := settings.get("RADLOOP_ORTHANC_URL"):
+                self._open_viewer(stack, url, studies)
+            self.say("press Ctrl-C to stop")
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                self.say("stopping")
+
+    def _open_viewer(self, stack: ExitStack, orthanc_url: str, studies: list[str]) -> None:
+        from app.viewer.proxy import OrthancAddress
+        from app.viewer.refusals import ViewerRefusal
+        from app.viewer.server import running_viewer, study_link
+
+        try:
+            root = stack.enter_context(running_viewer(OHIF, OrthancAddress(orthanc_url), 0))
+        except ViewerRefusal as refusal:  # pictures and Orthanc's own pages are still there
+            self.say(f"no viewer: {refusal.reason}")
+            return
+        for study_uid in studies:
+            self.say(f"in OHIF: {study_link(root, study_uid)}")
+
+    def say(self, line: str) -> None:
+        """One line of the demo's story."""
         self._console.print(f"[bold cyan]demo[/] {line}", highlight=False, soft_wrap=True)
 
     def _port(self, wanted: int, use: str) -> int:
@@ -121,7 +166,7 @@ class Tour:
         else:
             return wanted
         other = free_port()
-        self._say(f"port {wanted} ({use}) is taken: using {other}")
+        self.say(f"port {wanted} ({use}) is taken: using {other}")
         return other
 
     @contextmanager
@@ -129,24 +174,24 @@ class Tour:
         folder = self.output / "archive"
         shutil.rmtree(folder, ignore_errors=True)
         if find_orthanc() is None:
-            self._say("Orthanc is not installed: a small built-in archive takes its place")
+            self.say("Orthanc is not installed: a small built-in archive takes its place")
             with running_archive(folder) as archive:
                 yield ArchiveShelf(archive)
             return
         http = self._port(self.orthanc_http, "Orthanc, HTTP")
         dicom = self._port(self.orthanc_dicom, "Orthanc, DICOM")
         with running_orthanc(folder, http_port=http, dicom_port=dicom) as orthanc:
-            self._say(f"Orthanc is running at {orthanc.url}")
+            self.say(f"Orthanc is running at {orthanc.url}")
             yield OrthancShelf(orthanc)
 
     @contextmanager
-    def _service(self, shelf: Shelf) -> Iterator[Service]:
+    def _service(self, settings: dict[str, str]) -> Iterator[Service]:
         folder = self.output / "service"
         port = self._port(self.port, "radloop, C-STORE")
-        service = Service(folder, port, shelf.settings())
+        service = Service(folder, port, settings)
         try:
             service.wait_for("listening for C-STORE", 60.0)
-            self._say(f"radloop is listening on port {port}")
+            self.say(f"radloop is listening on port {port}")
             yield service
         finally:
             service.stop()
@@ -156,17 +201,17 @@ class Tour:
             return None, self.study
         from app.demo.patient import make_demo_patient
 
-        self._say(f"making a patient who does not exist (seed {self.seed})")
+        self.say(f"making a patient who does not exist (seed {self.seed})")
         folder = self.output / "patient"
         shutil.rmtree(folder, ignore_errors=True)
         return make_demo_patient(folder, seed=self.seed), folder
 
-    def _results(self, shelf: Shelf, service: Service, source: Path, drop: Drop) -> list[Path]:
+    def results(self, shelf: Shelf, service: Service, drop: Drop, objects: Path) -> list[Path]:
+        """Wait for the results of a drop and fetch them from the archive into `objects`."""
         studies = [study.study_instance_uid for study in drop.studies]
         if not studies:
-            raise DemoFailed(f"{source} holds no readable DICOM study: `radloop run` says why")
-        objects = self.output / "objects"
-        objects.mkdir()
+            raise DemoFailed("there is no readable DICOM study: `radloop run` says why")
+        objects.mkdir(parents=True)
         deadline = time.monotonic() + RESULT_SECONDS
         with self._console.status("waiting for SEG and SR in the archive"):
             while time.monotonic() < deadline:
@@ -186,9 +231,9 @@ class Tour:
 
         seg = next((path for path in objects if path.name.startswith("SEG")), None)
         for path in objects:
-            self._say(f"came back: {path}")
+            self.say(f"came back: {path}")
         if seg is None:
-            self._say("no structure was found: the SR says so, there is no SEG")
+            self.say("no structure was found: the SR says so, there is no SEG")
             return
         from pydicom import dcmread
 
@@ -209,94 +254,7 @@ class Tour:
         pictures = write_overlays(
             volume.array, volume.lps_from_index, seg, self.output / "pictures"
         )
-        self._say(f"pictures: {len(pictures)} in {self.output / 'pictures'}")
-        self._say(f"contact sheet: {pictures[-1].resolve().as_uri()}")
+        self.say(f"pictures: {len(pictures)} in {self.output / 'pictures'}")
+        self.say(f"contact sheet: {pictures[-1].resolve().as_uri()}")
         if link := shelf.link(str(header.StudyInstanceUID)):
-            self._say(f"in Orthanc: {link}" if self.stay else "`--stay` keeps Orthanc running")
-
-
-class Service:
-    """`radloop serve` as its own process.
-
-    Parameters
-    ----------
-    folder : Path
-        For spool, results and log.
-    port : int
-        Its C-STORE port.
-    settings : dict
-        Variables that say where it delivers.
-    """
-
-    def __init__(self, folder: Path, port: int, settings: dict[str, str]) -> None:
-        folder.mkdir(parents=True)
-        self.port = port
-        self.log = folder / "serve.log"
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("RADLOOP_") or name == "RADLOOP_BUNDLES"
-        }
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli.main", "serve"],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the demo's: it stops this one in order
-                env=inherited
-                | settings
-                | {
-                    "RADLOOP_HOST": "127.0.0.1",
-                    "RADLOOP_PORT": str(port),
-                    "RADLOOP_SPOOL": str(folder / "spool"),
-                    "RADLOOP_OUTPUT_DIR": str(folder / "output"),
-                    "RADLOOP_QUIET_SECONDS": "5",
-                    "RADLOOP_STOP_SECONDS": "2",
-                    "PYTHONUNBUFFERED": "1",
-                },
-            )
-
-    def send(self, files: list[Path]) -> None:
-        """Send files by C-STORE."""
-        from app.delivery.cstore import CStoreDestination
-
-        CStoreDestination("RADLOOP", "127.0.0.1", self.port, "DEMO").deliver(files)
-
-    def wait_for(self, words: str, seconds: float) -> None:
-        """Until its log says so.
-
-        Raises
-        ------
-        DemoFailed
-            It ended, or did not say so in time.
-        """
-        deadline = time.monotonic() + seconds
-        while words not in self.log.read_text(errors="replace"):
-            if self._process.poll() is not None:
-                raise DemoFailed(f"radloop serve ended: {self._last_line()}")
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"radloop serve did not start in {seconds:.0f} s; see {self.log}")
-            time.sleep(0.1)
-
-    def ended(self) -> str | None:
-        """Why no result will come, if it is already known."""
-        if self._process.poll() is not None:
-            return f"radloop serve ended: {self._last_line()}"
-        for line in self.log.read_text(errors="replace").splitlines():
-            if any(f": {state}" in line for state in STUDY_STATES_THAT_END):
-                return line
-        return None
-
-    def stop(self) -> None:
-        """SIGTERM, and wait."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        return lines[-1] if lines else f"nothing in {self.log}"
+            self.say(f"in Orthanc: {link}" if self.stay else "`--stay` keeps archive and viewer up")

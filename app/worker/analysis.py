@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.worker.messages import Job, Outcome, Request
@@ -15,14 +16,22 @@ REASONS_SHOWN = 3
 
 @dataclass(frozen=True)
 class AnalysisFactory:
-    """Loads every installed bundle once; picklable, and cheap until it is called."""
+    """Loads every installed bundle once; picklable, and cheap until it is called.
+
+    Attributes
+    ----------
+    champions : Path or None
+        Which weights serve; see `app.graph.load_models`.
+    """
+
+    champions: Path | None = None
 
     def __call__(self) -> Job:
         """Load the models; the job that analyses one study with them."""
         from app.graph import analyse, load_models
         from operators.evidence.result import write_result
 
-        models = load_models()
+        models = load_models(self.champions)
         models.load_all()
 
         def job(request: Request) -> Outcome:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 import highdicom as hd
 from pydicom import config
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
+from operators.evidence.encode import IMPLICIT_VR, LITTLE_ENDIAN, Stencil
 from operators.evidence.uids import derive_uid
 from operators.job import EvidenceKind, ModelIdentity, Segmentation, Volume
 
@@ -85,8 +88,8 @@ def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -
     """Identity of the object of one kind about one segmentation.
 
     Equal inputs give equal UIDs; other source instances, another part of the
-    series, other weights, another runtime, other segment descriptions, another
-    record or another version of radloop give other ones. So one UID never names
+    series, other weights, another runtime, another prompt, other segment descriptions,
+    another record or another version of radloop give other ones. So one UID never names
     two different contents.
 
     Parameters
@@ -112,6 +115,7 @@ def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -
         repr(segmentation.segments),
         recorded_at,
         SOFTWARE_VERSION,
+        *(f"{name}={value}" for name, value in model.prompt),
     )
     title = " ".join(filter(None, (_PLAIN_NAME[kind], volume.part, model.name, model.version)))
     return Identity(
@@ -143,6 +147,15 @@ def source_references(volume: Volume) -> list[Dataset]:
     list of Dataset
         In the order of k. They share elements: change one only in a deep copy.
     """
+    return list(_references(volume))
+
+
+def first_reference(volume: Volume) -> Dataset:
+    """The first of `source_references`, without the others."""
+    return next(_references(volume))
+
+
+def _references(volume: Volume) -> Iterator[Dataset]:
     shared = Dataset()
     for keyword in _EMPTY_PATIENT_AND_STUDY:
         setattr(shared, keyword, "")
@@ -152,20 +165,34 @@ def source_references(volume: Volume) -> list[Dataset]:
     shared.FrameOfReferenceUID = volume.frame_of_reference_uid
     shared.Modality = first.Modality
     shared.Rows, shared.Columns = volume.array.shape[1:]
-    references = []
     for header in volume.headers:
         reference = Dataset()
         reference.update(shared)
         reference.SOPClassUID = header.SOPClassUID
         reference.SOPInstanceUID = header.SOPInstanceUID
-        references.append(reference)
-    return references
+        yield reference
+
+
+def encoded_references(volume: Volume) -> list[bytearray]:
+    """An encoded item for every slice, in the order of k: its SOP Class and Instance UID.
+
+    References
+    ----------
+    DICOM PS3.3 Table 10-11, SOP Instance Reference Macro.
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID = item.ReferencedSOPInstanceUID = ""
+    stencil = Stencil(item, (item, "ReferencedSOPClassUID"), (item, "ReferencedSOPInstanceUID"))
+    return [
+        stencil.fill(str(header.SOPClassUID), sop_instance_uid)
+        for header, sop_instance_uid in zip(volume.headers, volume.source_sop_uids, strict=True)
+    ]
 
 
 def algorithm_parameters(model: ModelIdentity) -> dict[str, str]:
     """What tells one run of a model from another, for Algorithm Parameters."""
     weights = {"weights_sha256": model.weights_sha256} if model.weights_sha256 else {}
-    return {**weights, "runtime": model.runtime}
+    return {**weights, "runtime": model.runtime, **dict(model.prompt)}
 
 
 def stamp(
@@ -215,6 +242,11 @@ def stamp(
     dataset.add_new("ContributingEquipmentSequence", "SQ", equipment)
     dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = f"RADLOOP_{SOFTWARE_VERSION}"
+
+
+def keep_encoded(dataset: Dataset) -> None:
+    """Tell pydicom that the raw sequences of a stamped SEG or SR are as they must be written."""
+    dataset.set_original_encoding(IMPLICIT_VR, LITTLE_ENDIAN, convert_encodings(CHARACTER_SET))
 
 
 def _copy_patient_and_study(dataset: hd.base.SOPClass, header: Dataset) -> None:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_sequence_item
 from pydicom.tag import Tag
 
+from operators.evidence.encode import set_sequence
+
 _PIXEL_DATA = Tag("PixelData")
-_PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
-_EXPLICIT_LITTLE = (False, True)  # implicit VR, little endian
 # Heads of the elements that differ from frame to frame, as explicit VR little endian.
 _DIMENSION_INDEX_VALUES = struct.pack("<HH2sH", 0x0020, 0x9157, b"UL", 8)
 _REFERENCED_SEGMENT_NUMBER = struct.pack("<HH2sH", 0x0062, 0x000B, b"US", 2)
@@ -70,7 +68,10 @@ def list_frames(counts: np.ndarray, labels: Sequence[int]) -> tuple[Frame, ...]:
 
 
 def attach_frames(
-    dataset: Dataset, labels: np.ndarray, frames: Sequence[Frame], slices: Iterable[Dataset]
+    dataset: Dataset,
+    labels: np.ndarray,
+    frames: Sequence[Frame],
+    slices: Mapping[int, bytearray],
 ) -> None:
     """Put frames and their functional groups into a SEG, in place.
 
@@ -82,19 +83,14 @@ def attach_frames(
         Label map.
     frames : sequence of Frame
         What to write, in this order.
-    slices : iterable of Dataset
-        For every slice of the label map an item of the Per-Frame Functional Groups
-        Sequence, complete but for the values of Dimension Index Values (2 of them)
-        and Referenced Segment Number. May yield one object again and again with
-        other values in it.
+    slices : mapping
+        k → encoded item of the Per-Frame Functional Groups Sequence for every slice with
+        a frame, complete but for the values of Dimension Index Values (2 of them) and
+        Referenced Segment Number. Written to.
     """
     dataset.NumberOfFrames = len(frames)
     dataset.Rows, dataset.Columns = labels.shape[1:]
-    groups = b"".join(_encode_groups(frames, slices))
-    # As raw bytes: pydicom writes them as they are, and reads them if somebody asks.
-    dataset[_PER_FRAME] = RawDataElement(
-        _PER_FRAME, "SQ", len(groups), groups, 0, *_EXPLICIT_LITTLE
-    )
+    set_sequence(dataset, "PerFrameFunctionalGroupsSequence", _encode_groups(frames, slices))
     # As a buffer: pydicom copies it to the file piece by piece.
     pixels = io.BytesIO()
     for packed in pack_frames(labels, frames):
@@ -105,31 +101,21 @@ def attach_frames(
     dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", pixels)
 
 
-def _encode_groups(frames: Sequence[Frame], slices: Iterable[Dataset]) -> Iterator[bytes]:
+def _encode_groups(frames: Sequence[Frame], slices: Mapping[int, bytearray]) -> Iterator[bytes]:
     """The item of every frame as it stands in the file."""
-    needed = {frame.k for frame in frames}
-    encoded: dict[int, tuple[bytearray, int, int]] = {}
-    for k, item in enumerate(slices):
-        if k in needed:
-            content = _encode_item(item)
-            encoded[k] = (
-                content,
-                content.index(_DIMENSION_INDEX_VALUES) + len(_DIMENSION_INDEX_VALUES),
-                content.index(_REFERENCED_SEGMENT_NUMBER) + len(_REFERENCED_SEGMENT_NUMBER),
-            )
+    places = {
+        k: (
+            content.index(_DIMENSION_INDEX_VALUES) + len(_DIMENSION_INDEX_VALUES),
+            content.index(_REFERENCED_SEGMENT_NUMBER) + len(_REFERENCED_SEGMENT_NUMBER),
+        )
+        for k, content in slices.items()
+    }
     for frame in frames:
-        content, dimensions, segment = encoded[frame.k]
+        content = slices[frame.k]
+        dimensions, segment = places[frame.k]
         struct.pack_into("<II", content, dimensions, frame.segment_number, frame.position)
         struct.pack_into("<H", content, segment, frame.segment_number)
         yield bytes(content)
-
-
-def _encode_item(item: Dataset) -> bytearray:
-    """A sequence item with its tag and length, explicit VR little endian."""
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = _EXPLICIT_LITTLE
-    write_sequence_item(buffer, item, ["utf8"])
-    return bytearray(buffer.getvalue())
 
 
 def pack_frames(labels: np.ndarray, frames: Sequence[Frame]) -> Iterator[bytes]:

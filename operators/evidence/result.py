@@ -54,6 +54,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
         "version": model.version,
         "weights_sha256": model.weights_sha256,
         "runtime": model.runtime,
+        "prompt": dict(model.prompt),
         "study_instance_uid": study_uid,
         "series_instance_uid": volume.series_instance_uid,
         "part": volume.part,

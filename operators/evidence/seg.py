@@ -7,20 +7,17 @@ that voxels and measurements agree.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
-from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from operators.evidence.common import (
-    CHARACTER_SET,
     DEVICE_SERIAL_NUMBER,
     LONG_STRING,
     MANUFACTURER,
@@ -28,13 +25,19 @@ from operators.evidence.common import (
     SOFTWARE_VERSION,
     Identity,
     algorithm_parameters,
+    encoded_references,
+    first_reference,
     identify,
-    source_references,
+    keep_encoded,
     stamp,
 )
-from operators.evidence.frames import attach_frames, list_frames
+from operators.evidence.encode import Stencil, encode_item, set_sequence
+from operators.evidence.frames import Frame, attach_frames, list_frames
 from operators.evidence.uids import derive_uid
 from operators.job import Code, ModelIdentity, Report, Segment, Volume
+
+_AUTOMATIC = hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+_SEMIAUTOMATIC = hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC
 
 
 def coded(code: Code) -> hd.sr.CodedConcept:
@@ -75,13 +78,11 @@ def build_seg(report: Report, counts: np.ndarray, recorded_at: str) -> hd.seg.Se
     identity = identify(segmentation, "SEG", recorded_at)
     found = found_segments(report)
     frames = list_frames(counts, [segment.number for segment in found])
-    references = source_references(volume)
-    dataset = _header(report, identity, found, _stand_in(volume, references[0], len(found)))
-    _refer_to_sources(dataset, references)
-    attach_frames(dataset, segmentation.labels, frames, _slices(dataset, volume, references))
+    dataset = _header(report, identity, found, _stand_in(volume, len(found)))
+    _refer_to_sources(dataset, volume)
+    attach_frames(dataset, segmentation.labels, frames, _slices(dataset, volume, frames))
     stamp(dataset, identity, segmentation, recorded_at)
-    # Tells pydicom that the frames' groups are encoded as they must be written.
-    dataset.set_original_encoding(False, True, convert_encodings(CHARACTER_SET))
+    keep_encoded(dataset)
     return dataset
 
 
@@ -132,11 +133,11 @@ def _header(
     return dataset
 
 
-def _stand_in(volume: Volume, reference: Dataset, columns: int) -> Dataset:
+def _stand_in(volume: Volume, columns: int) -> Dataset:
     """A source image on the volume's first slice, one row high."""
     affine = volume.lps_from_index
     spacing_z_mm, spacing_y_mm, spacing_x_mm = volume.spacing_zyx_mm
-    image = copy.deepcopy(reference)  # references share their elements
+    image = first_reference(volume)
     image.Rows, image.Columns = 1, columns
     image.ImagePositionPatient = decimals(affine[:3, 3])
     image.ImageOrientationPatient = decimals(
@@ -153,36 +154,42 @@ def _stand_in(volume: Volume, reference: Dataset, columns: int) -> Dataset:
     return image
 
 
-def _refer_to_sources(dataset: Dataset, references: list[Dataset]) -> None:
+def _refer_to_sources(dataset: Dataset, volume: Volume) -> None:
     """Name every slice of the volume as a source, those without a segment too.
 
     References
     ----------
     DICOM PS3.3 C.12.2 Common Instance Reference, C.8.20.2 Segmentation Image.
     """
-    sources = []
-    for reference in references:
-        source = Dataset()
-        source.ReferencedSOPClassUID = reference.SOPClassUID
-        source.ReferencedSOPInstanceUID = reference.SOPInstanceUID
-        sources.append(source)
-    dataset.SourceImageSequence = sources
-    dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence = sources
+    sources = encoded_references(volume)
+    set_sequence(dataset, "SourceImageSequence", sources)
+    (series,) = dataset.ReferencedSeriesSequence
+    del series.ReferencedInstanceSequence
+    set_sequence(series, "ReferencedInstanceSequence", sources)
+    set_sequence(dataset, "ReferencedSeriesSequence", [encode_item(series)])
 
 
-def _slices(dataset: Dataset, volume: Volume, references: list[Dataset]) -> Iterator[Dataset]:
-    """Functional groups of every slice: one pattern, filled in again and again."""
+def _slices(dataset: Dataset, volume: Volume, frames: Sequence[Frame]) -> dict[int, bytearray]:
+    """Encoded functional groups of every slice with a frame: one pattern, filled in."""
     pattern = dataset.PerFrameFunctionalGroupsSequence[0]
     identification = Dataset()
     identification.ReferencedSegmentNumber = 1
     pattern.SegmentIdentificationSequence = [identification]
     source = pattern.DerivationImageSequence[0].SourceImageSequence[0]
-    place = pattern.PlanePositionSequence[0]
-    for k, reference in enumerate(references):
-        source.ReferencedSOPClassUID = reference.SOPClassUID
-        source.ReferencedSOPInstanceUID = reference.SOPInstanceUID
-        place.ImagePositionPatient = decimals(volume.lps_from_index[:3] @ (0, 0, k, 1))
-        yield pattern
+    stencil = Stencil(
+        pattern,
+        (source, "ReferencedSOPClassUID"),
+        (source, "ReferencedSOPInstanceUID"),
+        (pattern.PlanePositionSequence[0], "ImagePositionPatient"),
+    )
+    return {
+        k: stencil.fill(
+            str(volume.headers[k].SOPClassUID),
+            str(volume.headers[k].SOPInstanceUID),
+            "\\".join(map(str, decimals(volume.lps_from_index[:3] @ (0, 0, k, 1)))),
+        )
+        for k in sorted({frame.k for frame in frames})
+    }
 
 
 def decimals(values: Iterable[float]) -> list[DSfloat]:
@@ -199,7 +206,7 @@ def _description(
         segment_label=segment.label[:LONG_STRING],
         segmented_property_category=coded(segment.category),
         segmented_property_type=coded(segment.type),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=_SEMIAUTOMATIC if model.prompt else _AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=model.name[:LONG_STRING],
             family=codes.DCM.ArtificialIntelligence,

@@ -11,8 +11,7 @@ Evaluations of the report, never in a group of its own.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from highdicom import sr
@@ -28,10 +27,13 @@ from operators.evidence.common import (
     MODEL_NAME,
     Identity,
     algorithm_parameters,
+    encoded_references,
+    first_reference,
     identify,
-    source_references,
+    keep_encoded,
     stamp,
 )
+from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.outline import Outline, largest_outline
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Volume
@@ -78,22 +80,20 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
     Returns
     -------
     highdicom.sr.Comprehensive3DSR
-        Complete, unverified, preliminary.
+        Complete, unverified, preliminary. Its content and evidence are encoded already
+        (explicit VR little endian); `highdicom.sr.srread` gives the content of the file.
 
     References
     ----------
     DICOM PS3.16 TID 1500, 1410, 1411, 1419, 1600, 4019.
     """
     segmentation = report.segmentation
-    volume = segmentation.volume
     identity = identify(segmentation, "SR", recorded_at)
     seg = identify(segmentation, "SEG", recorded_at)
-    evidence = source_references(volume)
-    if found_segments(report):
-        evidence.append(_seg_reference(evidence[0], seg))
+    # With the head of the content only: highdicom would copy and search every item.
     dataset = sr.Comprehensive3DSR(
-        evidence=evidence,
-        content=_content(report, counts, seg),
+        evidence=[first_reference(segmentation.volume)],
+        content=_root(),
         series_instance_uid=identity.series_instance_uid,
         series_number=identity.series_number,
         sop_instance_uid=identity.sop_instance_uid,
@@ -103,68 +103,92 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
         is_final=False,
         is_verified=False,
     )
+    set_sequence(dataset, "ContentSequence", _content(report, counts, seg))
+    set_sequence(dataset, "CurrentRequestedProcedureEvidenceSequence", [_evidence(report, seg)])
     stamp(dataset, identity, segmentation, recorded_at)
+    keep_encoded(dataset)
     return dataset
 
 
-def _seg_reference(source: Dataset, seg: Identity) -> Dataset:
-    """The SEG as a piece of evidence; it need not have been read back."""
-    reference = copy.deepcopy(source)  # references share their elements
-    reference.SOPClassUID = SegmentationStorage
-    reference.SOPInstanceUID = seg.sop_instance_uid
-    reference.SeriesInstanceUID = seg.series_instance_uid
-    return reference
+def _evidence(report: Report, seg: Identity) -> bytes:
+    """Every instance that the content refers to: the slices, and the SEG where there is one.
+
+    References
+    ----------
+    DICOM PS3.3 Table C.17-3, Hierarchical SOP Instance Reference Macro.
+    """
+    volume = report.segmentation.volume
+    series = [_series(volume.series_instance_uid, encoded_references(volume))]
+    if found_segments(report):
+        result = Dataset()
+        result.ReferencedSOPClassUID = SegmentationStorage
+        result.ReferencedSOPInstanceUID = seg.sop_instance_uid
+        series.append(_series(seg.series_instance_uid, [encode_item(result)]))
+    study = Dataset()
+    study.StudyInstanceUID = volume.headers[0].StudyInstanceUID
+    set_sequence(study, "ReferencedSeriesSequence", series)
+    return encode_item(study)
 
 
-def _content(report: Report, counts: np.ndarray, seg: Identity) -> Dataset:
-    """The document's root container (TID 1500)."""
+def _series(series_instance_uid: str, references: Iterable[bytes | bytearray]) -> bytes:
+    """The encoded references to the instances of one series."""
+    series = Dataset()
+    series.SeriesInstanceUID = series_instance_uid
+    set_sequence(series, "ReferencedSOPSequence", references)
+    return encode_item(series)
+
+
+def _root() -> sr.ContainerContentItem:
+    """The document's root container, without its content but for the language."""
     root = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
-    items = sr.ContentSequence()
-    items.extend(
-        sr.LanguageOfContentItemAndDescendants(
-            sr.CodedConcept("en-US", "RFC5646", "English (United States)")
-        )
+    root.ContentSequence = sr.ContentSequence(_language())
+    return root
+
+
+def _language() -> sr.LanguageOfContentItemAndDescendants:
+    return sr.LanguageOfContentItemAndDescendants(
+        sr.CodedConcept("en-US", "RFC5646", "English (United States)")
     )
-    items.extend(_observer())
-    items.append(
+
+
+def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[bytes]:
+    """The encoded items of the document's root container (TID 1500)."""
+    for item in (*_language(), *_observer()):
+        yield encode_item(item)
+    yield encode_item(
         sr.CodeContentItem(
             name=codes.DCM.ProcedureReported,
             value=_IMAGING_PROCEDURE,
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
-    items.append(_image_library(report.segmentation.volume))
+    yield _image_library(report.segmentation.volume)
     found = [finding for finding in report.findings if finding.voxels]
     if found:
-        items.append(
-            _container(
-                codes.DCM.ImagingMeasurements,
-                [
-                    item
-                    for number, finding in enumerate(found, start=1)
-                    for item in _groups(report, finding, number, counts, seg)
-                ],
-            )
+        algorithm = _algorithm(report.segmentation.model)
+        yield _container(
+            codes.DCM.ImagingMeasurements,
+            (
+                encode_item(item)
+                for number, finding in enumerate(found, start=1)
+                for item in _groups(report, finding, number, counts, seg, algorithm)
+            ),
         )
     remarks = [
-        sr.TextContentItem(_COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
+        encode_item(sr.TextContentItem(_COMMENT, text, sr.RelationshipTypeValues.CONTAINS))
         for text in _remarks(report)
     ]
     if remarks:
-        items.append(_container(_QUALITATIVE_EVALUATIONS, remarks))
-    root.ContentSequence = items
-    return root
+        yield _container(_QUALITATIVE_EVALUATIONS, remarks)
 
 
-def _container(
-    name: sr.CodedConcept | Code, items: Sequence[sr.ContentItem]
-) -> sr.ContainerContentItem:
-    """A container with its items."""
+def _container(name: sr.CodedConcept | Code, items: Iterable[bytes | bytearray]) -> bytes:
+    """An encoded container with its encoded items."""
     container = sr.ContainerContentItem(
         name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS
     )
-    container.ContentSequence = sr.ContentSequence(items)
-    return container
+    set_sequence(container, "ContentSequence", items)
+    return encode_item(container)
 
 
 def _observer() -> sr.ObserverContext:
@@ -181,7 +205,7 @@ def _observer() -> sr.ObserverContext:
     )
 
 
-def _image_library(volume: Volume) -> sr.ContainerContentItem:
+def _image_library(volume: Volume) -> bytes:
     """Every source slice, in one group with what they share (TID 1600).
 
     Descriptors stand once on the group: on every entry they would be the larger
@@ -214,17 +238,28 @@ def _image_library(volume: Volume) -> sr.ContainerContentItem:
             acquisition,
         ),
     ]
-    entries = [
-        sr.ImageContentItem(
-            name=_SOURCE,
-            referenced_sop_class_uid=str(header.SOPClassUID),
-            referenced_sop_instance_uid=str(header.SOPInstanceUID),
-            relationship_type=sr.RelationshipTypeValues.CONTAINS,
-        )
-        for header in volume.headers
-    ]
-    group = _container(codes.DCM.ImageLibraryGroup, [*shared, *entries])
+    described = [encode_item(item) for item in shared]
+    group = _container(codes.DCM.ImageLibraryGroup, [*described, *_library_entries(volume)])
     return _container(codes.DCM.ImageLibrary, [group])
+
+
+def _library_entries(volume: Volume) -> list[bytearray]:
+    """An image item for every slice."""
+    first = volume.headers[0]
+    entry = sr.ImageContentItem(
+        name=_SOURCE,
+        referenced_sop_class_uid=str(first.SOPClassUID),
+        referenced_sop_instance_uid=str(first.SOPInstanceUID),
+        relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    )
+    (referenced,) = entry.ReferencedSOPSequence
+    stencil = Stencil(
+        entry, (referenced, "ReferencedSOPClassUID"), (referenced, "ReferencedSOPInstanceUID")
+    )
+    return [
+        stencil.fill(str(header.SOPClassUID), sop_instance_uid)
+        for header, sop_instance_uid in zip(volume.headers, volume.source_sop_uids, strict=True)
+    ]
 
 
 def _modality(value: str) -> sr.CodedConcept:
@@ -238,7 +273,12 @@ def significant(value: float) -> float:
 
 
 def _groups(
-    report: Report, finding: Finding, number: int, counts: np.ndarray, seg: Identity
+    report: Report,
+    finding: Finding,
+    number: int,
+    counts: np.ndarray,
+    seg: Identity,
+    algorithm: sr.AlgorithmIdentification,
 ) -> Iterator[sr.ContainerContentItem]:
     """The volumetric and the planar group of one structure, in this order.
 
@@ -248,18 +288,20 @@ def _groups(
     segmentation, segment = report.segmentation, finding.segment
     volume = segmentation.volume
     outline = largest_outline(segmentation.labels, segment.number, counts[:, segment.number])
+    tracking, site = _tracking(seg, segment), _site(segment)
+    category, kind = coded(segment.category), coded(segment.type)
     volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(seg, segment),
+        tracking_identifier=tracking,
         referenced_segment=sr.ReferencedSegment(
             sop_class_uid=SegmentationStorage,
             sop_instance_uid=seg.sop_instance_uid,
             segment_number=number,
             source_series=sr.SourceSeriesForSegmentation(volume.series_instance_uid),
         ),
-        finding_category=coded(segment.category),
-        finding_type=coded(segment.type),
-        finding_sites=[_site(segment)],
-        algorithm_id=_algorithm(segmentation.model),
+        finding_category=category,
+        finding_type=kind,
+        finding_sites=[site],
+        algorithm_id=algorithm,
         measurements=_measurements(finding, volume),
     )
     volumetric[0].ContentSequence.append(
@@ -268,12 +310,12 @@ def _groups(
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
     area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
     planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(seg, segment),
+        tracking_identifier=tracking,
         referenced_region=_region(volume, outline),
-        finding_category=coded(segment.category),
-        finding_type=coded(segment.type),
-        finding_sites=[_site(segment)],
-        algorithm_id=_algorithm(segmentation.model),
+        finding_category=category,
+        finding_type=kind,
+        finding_sites=[site],
+        algorithm_id=algorithm,
         measurements=[sr.Measurement(_AREA, significant(area_mm2), _SQUARE_MILLIMETRE)],
     )
     yield from (*volumetric, *planar)

@@ -2,19 +2,18 @@
 
 The bundle's own inference config decides everything (network, preprocessing,
 inferer, post-processing), but for three things: nothing is loaded from or saved
-to disk, the weights are those that the card vouches for, and a config that
-inverts its preprocessing before the argmax (`Invertd`, then
-`AsDiscreted(argmax)`) has both done slab by slab (`labels_on_grid`), since all
-channels at source resolution don't fit in memory.
+to disk, the weights are those that the card vouches for, and the argmax is
+taken in bounded memory: slab by slab (`labels_on_grid`) where the config inverts
+its preprocessing before it, window by window (`windowed_argmax`) where it takes
+the argmax first.
 
 torch and monai are imported when the first bundle is loaded, not before.
 """
 
 from __future__ import annotations
 
-import hashlib
+import pickle
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,10 @@ import numpy as np
 from operators.errors import ModelRefusal
 from operators.job import ModelIdentity, Segmentation, Volume
 from operators.models.card import Card
+from operators.models.champion import Weights
+from operators.models.inference_config import Argmax, read_inference
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-CONFIG_NAMES = ("inference.yaml", "inference.yml", "inference.json")
-
-
-class ConfigMissing(ModelRefusal):
-    """The bundle has no inference config, or one that lacks a part we need."""
-
-    code = "RL-0404"
-
-    def __init__(self, bundle: str, what: str) -> None:
-        super().__init__(
-            f"bundle '{bundle}': {what}. An inference config needs network_def, preprocessing, "
-            "inferer and postprocessing; compare it with the MONAI bundle specification."
-        )
 
 
 class WeightsUnfit(ModelRefusal):
@@ -90,6 +78,8 @@ class LoadedBundle:
     ----------
     card : Card
         Names the bundle and its weights.
+    weights : Weights or None
+        Run these instead of the bundle's own.
 
     Raises
     ------
@@ -97,57 +87,39 @@ class LoadedBundle:
         Weights missing, changed or unfit; config incomplete.
     """
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, weights: Weights | None = None) -> None:
         import torch
-        from monai.bundle import ConfigParser
 
-        card.verify_weights()
-        self.card = card
+        if weights is None:
+            card.verify_weights()
+        else:
+            weights.verify(card.name)
+        self.card, self.weights = card, weights
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        config_file = _config_file(card.folder)
-        config = dict(ConfigParser.load_config_file(str(config_file)))
-        decides = (config_file, card.folder / "card.yaml")
-        self._config_sha256 = hashlib.sha256(
-            b"".join(file.read_bytes() for file in decides)
-        ).hexdigest()
-        for key in ("network_def", "preprocessing", "inferer", "postprocessing"):
-            if key not in config:
-                raise ConfigMissing(card.name, f"no '{key}' in its inference config")
-        for key in ("preprocessing", "postprocessing"):
-            if not isinstance(config[key], dict) or not isinstance(
-                config[key].get("transforms"), list
-            ):
-                raise ConfigMissing(card.name, f"'{key}' is no Compose with a list of transforms")
-        self._channel_first = _drop_file_access(config)
-        self._slabwise = _split_at_inverse(config)
-        parser = ConfigParser(config)
-        parser["bundle_root"] = str(card.folder)
-        self._preprocess = parser.get_parsed_content("preprocessing")
-        self._inferer = parser.get_parsed_content("inferer")
-        self._postprocess = parser.get_parsed_content("postprocessing")
-        self._finish = parser.get_parsed_content("after_argmax")
-        network = parser.get_parsed_content("network_def")
+        self._inference = read_inference(card.folder)
+        named = self._inference.checkpoint_name
+        if weights is None and named not in (None, card.weights_file.name):
+            vouched = card.weights_file.name
+            raise WeightsUnfit(card.name, f"its config loads {named}, its card names {vouched}")
+        network = self._inference.network
+        state = load_state(card.name, card.weights_file if weights is None else weights.file)
         try:
-            state = torch.load(card.weights_file, map_location="cpu", weights_only=True)
-            network.load_state_dict(state)
-        except (RuntimeError, AttributeError, TypeError, EOFError) as error:
+            network.load_state_dict(_network_state(state, self._inference.checkpoint_key))
+        except (RuntimeError, AttributeError, TypeError) as error:
             raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
-        except Exception as error:
-            if type(error).__name__ != "UnpicklingError":
-                raise
-            raise WeightsUnfit(card.name, "not a plain state dict (weights_only)") from error
         self._network = network.to(self.device).eval()
 
     @property
     def identity(self) -> ModelIdentity:
         """Which network this is; goes into every object that it causes."""
+        card, weights = self.card, self.weights
         return ModelIdentity(
-            name=self.card.name,
-            version=self.card.version,
-            weights_sha256=self.card.weights_sha256,
-            manufacturer=self.card.manufacturer,
+            name=card.name,
+            version=card.version if weights is None else f"{card.version}+{weights.version}",
+            weights_sha256=card.weights_sha256 if weights is None else weights.sha256,
+            manufacturer=card.manufacturer,
             runtime=f"torch-{self.device.type}-float32",
-            config_sha256=self._config_sha256,
+            config_sha256=self._inference.sha256,
         )
 
     def segment(self, volume: Volume) -> Segmentation:
@@ -174,7 +146,9 @@ class LoadedBundle:
         from monai.data import MetaTensor
 
         from operators.models.resample import labels_on_grid
+        from operators.models.windows import windowed_argmax
 
+        run = self._inference
         if volume.unit != self.card.unit:
             raise UnitMismatch(
                 self.card.name, volume.series_instance_uid, volume.unit, self.card.unit
@@ -182,10 +156,10 @@ class LoadedBundle:
         ijk = np.ascontiguousarray(volume.array.transpose(2, 1, 0))
         affine = torch.from_numpy(RAS_FROM_LPS @ volume.lps_from_index)
         tensor = torch.from_numpy(ijk).float()
-        if self._channel_first:
+        if run.channel_first:
             tensor = tensor[None]
         meta = {
-            "original_channel_dim": 0 if self._channel_first else "no_channel",
+            "original_channel_dim": 0 if run.channel_first else "no_channel",
             "spatial_shape": np.array(ijk.shape),
             "filename_or_obj": volume.series_instance_uid,
             "space": "RAS",
@@ -193,19 +167,24 @@ class LoadedBundle:
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():
             image = MetaTensor(tensor, affine=affine, meta=meta)
-            item = self._preprocess({"image": image})
+            item = run.preprocess({"image": image})
             batch = item["image"][None].to(self.device)
-            scores = self._inferer(batch, self._network)[0].cpu()
+            if run.argmax is Argmax.WINDOWS:
+                labels = windowed_argmax(run.inferer, batch.as_tensor(), self._network)
+                scores = labels[None].float()
+            else:
+                scores = run.inferer(batch, self._network)[0].cpu()
             item["pred"] = MetaTensor(
                 scores,
                 affine=item["image"].affine,
                 meta=item["image"].meta,
                 applied_operations=item["image"].applied_operations,
             )
-            item = self._postprocess(item)
-            if self._slabwise:
+            item = run.postprocess(item)
+            if run.argmax is Argmax.SLABS:
                 labels = labels_on_grid(item["pred"], affine, ijk.shape)
-                item = self._finish({"pred": MetaTensor(labels[None], affine=affine)})
+                item = {"pred": MetaTensor(labels[None], affine=affine)}
+            item = run.finish(item)
             pred = item["pred"]
         return Segmentation(
             volume=volume,
@@ -229,42 +208,33 @@ class LoadedBundle:
         return np.ascontiguousarray(labels.transpose(2, 1, 0).astype(kind))
 
 
-def _config_file(folder: Path) -> Path:
-    for name in CONFIG_NAMES:
-        if (file := folder / "configs" / name).is_file():
-            return file
-    raise ConfigMissing(folder.name, f"no configs/{CONFIG_NAMES[0]}")
+def load_state(bundle: str, file: Path) -> Any:
+    """A weights file as plain tensors; nothing in it is run.
 
+    Parameters
+    ----------
+    bundle : str
+        Only for the message.
+    file : Path
+        Written by `torch.save`.
 
-def _transforms(config: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    transforms: list[dict[str, Any]] = config[key]["transforms"]
-    return transforms
-
-
-def _target(transform: Mapping[str, Any]) -> str:
-    return str(transform.get("_target_", "")).rsplit(".", 1)[-1]
-
-
-def _drop_file_access(config: dict[str, Any]) -> bool:
-    """Take loading and saving out; True where loading also put the channel first."""
-    before, after = _transforms(config, "preprocessing"), _transforms(config, "postprocessing")
-    loaders = [entry for entry in before if _target(entry).startswith("LoadImage")]
-    before[:] = [entry for entry in before if entry not in loaders]
-    after[:] = [entry for entry in after if not _target(entry).startswith("SaveImage")]
-    return any(bool(entry.get("ensure_channel_first")) for entry in loaders)
-
-
-def _split_at_inverse(config: dict[str, Any]) -> bool:
-    """Cut post-processing where `Invertd` meets `AsDiscreted(argmax)`; True where it did.
-
-    What follows goes to `after_argmax`; the two themselves are `labels_on_grid`.
+    Raises
+    ------
+    WeightsUnfit
+        No checkpoint, or one that holds more than tensors.
     """
-    steps = _transforms(config, "postprocessing")
-    config["after_argmax"] = {"_target_": "Compose", "transforms": []}
-    for at, (step, after) in enumerate(pairwise(steps)):
-        smooth = _target(step) == "Invertd" and not step.get("nearest_interp", True)
-        if smooth and _target(after) == "AsDiscreted" and after.get("argmax") is True:
-            config["after_argmax"]["transforms"] = steps[at + 2 :]
-            del steps[at:]
-            return True
-    return False
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, AttributeError, TypeError, EOFError) as error:
+        raise WeightsUnfit(bundle, str(error).splitlines()[0]) from error
+    except pickle.UnpicklingError as error:
+        raise WeightsUnfit(bundle, "not a plain state dict (weights_only)") from error
+
+
+def _network_state(state: Any, key: str) -> Any:
+    """The network's own part of a checkpoint: all of it, or what stands under `key`."""
+    if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+        return state[key]
+    return state

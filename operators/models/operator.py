@@ -8,7 +8,7 @@ from typing import Any
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.errors import Refusal
 from operators.job import Refused, Segmentation, StudyJob
-from operators.models.bundle import InferenceFailed
+from operators.models.bundle import InferenceFailed, LoadedBundle
 from operators.models.warm import WarmModels
 
 
@@ -32,11 +32,15 @@ class BundleInference(Operator):
 
 def segment_all(job: StudyJob, models: WarmModels) -> StudyJob:
     """The job with a segmentation for each volume, or the reason why there is none."""
+    # One study, one set of weights, even where another is promoted meanwhile.
+    running: dict[str, LoadedBundle] = {}
     done: list[Segmentation] = []
     refused: list[Refused] = []
     for volume in job.volumes:
         try:
-            done.append(models.get(volume.bundle).segment(volume))
+            if volume.bundle not in running:
+                running[volume.bundle] = models.get(volume.bundle)
+            done.append(running[volume.bundle].segment(volume))
         except Refusal as refusal:
             refused.append(Refused(volume.series_instance_uid, refusal.reason))
         except (RuntimeError, ValueError, MemoryError) as error:  # torch and monai raise these

@@ -1,13 +1,16 @@
-"""Bundles that stay loaded from study to study."""
+"""Bundles that stay loaded from study to study, and change their weights only in between."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from operators.errors import ModelRefusal
 from operators.models.bundle import LoadedBundle
 from operators.models.card import BundleUnknown, Card
+from operators.models.champion import read_champion
+from operators.models.medsam.model import LoadedMedSam
 
 
 class WarmModels:
@@ -19,11 +22,16 @@ class WarmModels:
     ----------
     cards : mapping of str to Card
         By bundle name.
+    champions : Path or None
+        Folder that says which weights serve (`champion.read_champion`); None runs
+        every bundle as it came.
     """
 
-    def __init__(self, cards: Mapping[str, Card]) -> None:
+    def __init__(self, cards: Mapping[str, Card], champions: Path | None = None) -> None:
         self.cards = dict(cards)
+        self._champions = champions
         self._loaded: dict[str, LoadedBundle] = {}
+        self._prompted: dict[str, LoadedMedSam] = {}
         self._lock = threading.Lock()
 
     def card(self, name: str) -> Card:
@@ -39,7 +47,9 @@ class WarmModels:
         return self.cards[name]
 
     def get(self, name: str) -> LoadedBundle:
-        """The loaded bundle of that name.
+        """The loaded bundle of that name, with the weights that serve now.
+
+        Weights that can't be had are refused; those that served before are not used instead.
 
         Raises
         ------
@@ -49,13 +59,35 @@ class WarmModels:
             It can't be loaded.
         """
         with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = LoadedBundle(self.card(name))
-            return self._loaded[name]
+            card = self.card(name)
+            weights = read_champion(self._champions, name) if self._champions else None
+            loaded = self._loaded.get(name)
+            if loaded is None or loaded.weights != weights:
+                self._loaded.pop(name, None)  # first: two networks may not fit
+                loaded = self._loaded[name] = LoadedBundle(card, weights)
+            return loaded
+
+    def get_prompted(self, name: str) -> LoadedMedSam:
+        """The loaded prompted bundle of that name.
+
+        Raises
+        ------
+        BundleUnknown
+            No such card.
+        ModelRefusal
+            It can't be loaded.
+        """
+        with self._lock:
+            if name not in self._prompted:
+                self._prompted[name] = LoadedMedSam(self.card(name))
+            return self._prompted[name]
 
     def load_all(self) -> None:
-        """Load every bundle now; one that can't be loaded is refused when it is used."""
-        for name in self.cards:
+        """Load every bundle now that runs by itself; a prompted one waits for its first prompt.
+
+        One that can't be loaded is refused when it is used.
+        """
+        for name in (name for name, card in self.cards.items() if not card.prompted):
             try:
                 self.get(name)
             except ModelRefusal:

@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -27,6 +28,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from operators.job import Instance, PixelPlace
 from operators.study.refusals import (
     EmptyFile,
     InflatesTooFar,
@@ -37,6 +39,8 @@ from operators.study.refusals import (
     UnreadableFile,
 )
 from operators.study.walk import PixelLocation, Walked, walk
+
+Source = io.BufferedReader | io.BytesIO  # a file, or what it inflates to
 
 INFLATED_LIMIT_BYTES = 64 << 20  # a mammogram of 4000 x 5000 pixels has 40 MB
 
@@ -60,8 +64,8 @@ class Layout:
 
     Attributes
     ----------
-    source : BinaryIO
-        The file, or what it inflates to; offsets count in this.
+    source : Source
+        Offsets count in this.
     transfer_syntax : str
         Transfer Syntax UID.
     inferred : bool
@@ -72,14 +76,17 @@ class Layout:
         First byte of the dataset.
     walked : Walked
         Where its header ends and the pixel data lie.
+    file_version : tuple of int or None
+        See `PixelPlace`; None where `source` is not the file itself.
     """
 
-    source: BinaryIO
+    source: Source
     transfer_syntax: str
     inferred: bool
     meta: FileMetaDataset
     start: int
     walked: Walked
+    file_version: tuple[int, ...] | None
 
     @property
     def pixels(self) -> PixelLocation | None:
@@ -96,6 +103,14 @@ class Layout:
         )
         header.file_meta = self.meta
         return header
+
+    @property
+    def place(self) -> PixelPlace | None:
+        """Where `open_pixels` finds the pixel data without another walk."""
+        if self.pixels is None or self.file_version is None:
+            return None
+        pixels = self.pixels
+        return PixelPlace(pixels.keyword, pixels.offset, pixels.length, self.file_version)
 
     def read_pixels(self) -> bytes:
         """Value of the pixel data, as it stands in the file; empty where there are none."""
@@ -116,24 +131,68 @@ def open_layout(path: Path) -> Iterator[Layout]:
     """
     try:
         with _open_regular(path) as file:
-            yield _find_layout(file, os.fstat(file.fileno()).st_size)
+            yield _find_layout(file)
     except OSError as error:
         raise UnreadableFile(error.strerror or type(error).__name__) from error
 
 
-def _open_regular(path: Path) -> BinaryIO:
+@contextmanager
+def open_pixels(instance: Instance) -> Iterator[tuple[Source, str, int]]:
+    """Open a file at its pixel data; walked only if it was not, or changed since.
+
+    Yields
+    ------
+    source : Source
+        At the first byte of the value.
+    keyword : str
+        PixelData or its kin; "" where there are none.
+    length : int
+        Bytes of the value.
+
+    Raises
+    ------
+    FileRefusal
+        As `open_layout`.
+    """
+    place = instance.pixels
+    if place is not None:
+        try:
+            with _open_regular(instance.path) as file:
+                if _version(file) == place.file_version:
+                    file.seek(place.offset)
+                    yield file, place.keyword, place.length
+                    return
+        except OSError as error:
+            raise UnreadableFile(error.strerror or type(error).__name__) from error
+    with open_layout(instance.path) as layout:
+        pixels = layout.pixels
+        if pixels is None:
+            yield layout.source, "", 0
+        else:
+            layout.source.seek(pixels.offset)
+            yield layout.source, pixels.keyword, pixels.length
+
+
+def _version(file: io.BufferedReader) -> tuple[int, ...]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _open_regular(path: Path) -> io.BufferedReader:
     # Asked before opening: opening a pipe waits for its other end.
     if not stat.S_ISREG(path.stat().st_mode):
         raise NotARegularFile("a pipe, a socket or a device")
     return path.open("rb")
 
 
-def _find_layout(file: BinaryIO, size: int) -> Layout:
+def _find_layout(file: io.BufferedReader) -> Layout:
+    version = _version(file)
+    size = version[2]
     if size == 0:
         raise EmptyFile
     head = file.read(_PREAMBLE_BYTES + 4)
     if head[_PREAMBLE_BYTES:] != b"DICM":
-        return _bare_dataset(file, size)
+        return _bare_dataset(file, size, version)
     start, meta = _meta_group(file, len(head), size)
     if start == size:
         raise NotDicom("nothing follows the preamble and the file meta group")
@@ -141,16 +200,18 @@ def _find_layout(file: BinaryIO, size: int) -> Layout:
     syntax = declared or _infer_syntax(file, start)
     # Anew, not assigned: the element that was read may have a VR of its own.
     meta.add_new("TransferSyntaxUID", "UI", UID(syntax))
-    source = file
+    source: Source = file
     if syntax == DeflatedExplicitVRLittleEndian:
         file.seek(start)
         source, start = io.BytesIO(_inflate(file, size - start)), 0
         size = source.getbuffer().nbytes
     walked = _walk_as(syntax, source, start, size)
-    return Layout(source, syntax, not declared, meta, start, walked)
+    return Layout(
+        source, syntax, not declared, meta, start, walked, version if source is file else None
+    )
 
 
-def _bare_dataset(file: BinaryIO, size: int) -> Layout:
+def _bare_dataset(file: io.BufferedReader, size: int, version: tuple[int, ...]) -> Layout:
     """No preamble, no file meta: accepted only if it is a dataset from end to end."""
     syntax = _infer_syntax(file, 0)
     try:
@@ -159,10 +220,10 @@ def _bare_dataset(file: BinaryIO, size: int) -> Layout:
         raise NotDicom("no DICM at byte 128, and no bare dataset either") from error
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
-    return Layout(file, syntax, True, meta, 0, walked)
+    return Layout(file, syntax, True, meta, 0, walked, version)
 
 
-def _infer_syntax(file: BinaryIO, start: int) -> str:
+def _infer_syntax(file: io.BufferedReader, start: int) -> str:
     """Encoding of a dataset that does not declare it, from its first element."""
     file.seek(start)
     first = file.read(6)
@@ -172,7 +233,7 @@ def _infer_syntax(file: BinaryIO, start: int) -> str:
     return ExplicitVRLittleEndian if first[4:].isalpha() else ImplicitVRLittleEndian
 
 
-def _walk_as(syntax: str, source: BinaryIO, start: int, size: int) -> Walked:
+def _walk_as(syntax: str, source: Source, start: int, size: int) -> Walked:
     walked = walk(
         source,
         start,
@@ -188,7 +249,7 @@ def _walk_as(syntax: str, source: BinaryIO, start: int, size: int) -> Walked:
     return walked
 
 
-def _meta_group(file: BinaryIO, start: int, size: int) -> tuple[int, FileMetaDataset]:
+def _meta_group(file: io.BufferedReader, start: int, size: int) -> tuple[int, FileMetaDataset]:
     """End and elements of the file meta group, which is always Explicit VR Little Endian."""
     position = start
     while True:
@@ -206,14 +267,21 @@ def _meta_group(file: BinaryIO, start: int, size: int) -> tuple[int, FileMetaDat
     file.seek(start)
     try:
         meta = FileMetaDataset(read_dataset(io.BytesIO(file.read(position - start)), False, True))
-        for _ in meta:  # each is decoded as it is passed
-            pass
+        for element in meta.values():
+            if isinstance(element, RawDataElement):
+                _try_decoding(element)
     except Exception as error:  # pydicom's errors on hostile bytes are of any class
         raise Unparsable("the file meta group can't be decoded") from error
     return position, meta
 
 
-def _inflate(file: BinaryIO, deflated_bytes: int) -> bytes:
+@lru_cache(maxsize=64)
+def _try_decoding(element: RawDataElement) -> None:
+    """Raises what pydicom raises; all but one element are the same in all files of a series."""
+    convert_raw_data_element(element)
+
+
+def _inflate(file: io.BufferedReader, deflated_bytes: int) -> bytes:
     """Raw deflate (PS3.5 A.5), never more than the limit in memory."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = bytearray()

@@ -1,4 +1,5 @@
-"""The first two steps of the graph. Reading is in `read.py`, choosing in `select.py`."""
+"""The first two steps of the graph. Reading is in `read.py`, choosing in `select.py`
+(by cards) and `choose.py` (by a person)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.job import StudyJob
+from operators.study.choose import choose_series
 from operators.study.read import read_drop
 from operators.study.select import Accepts, select
 
@@ -76,3 +78,42 @@ class SeriesSelector(Operator):
         job: StudyJob = op_input.receive("job")
         matches, unmatched = select(job.studies, self.accepts_by_bundle, self.forced_bundle)
         op_output.emit(replace(job, matches=matches, unmatched=unmatched), "matched")
+
+
+class SeriesChooser(Operator):
+    """Studies in, the one pair of bundle and series that a person asked for out.
+
+    Parameters
+    ----------
+    bundle : str
+        Name of the bundle.
+    accepts : Accepts
+        What its card asks.
+    series_uid : str or None
+        None where the folder holds one series that fits.
+    """
+
+    def __init__(
+        self,
+        fragment: Any,
+        *args: Any,
+        bundle: str,
+        accepts: Accepts,
+        series_uid: str | None,
+        **kwargs: Any,
+    ) -> None:
+        self.bundle, self.accepts, self.series_uid = bundle, accepts, series_uid
+        super().__init__(fragment, *args, **kwargs)
+
+    def setup(self, spec: OperatorSpec) -> None:
+        """Input "job", output "matched"."""
+        spec.input("job")
+        spec.output("matched")
+
+    def compute(
+        self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
+    ) -> None:
+        """Find the series."""
+        job: StudyJob = op_input.receive("job")
+        match = choose_series(job.studies, self.bundle, self.accepts, self.series_uid)
+        op_output.emit(replace(job, matches=(match,)), "matched")

@@ -116,9 +116,11 @@ def read_drop(folder: Path) -> Drop:
     reads: list[_Read] = []
     refused: list[Refused] = []
     sound: set[_Seen] = set()
-    for path in _files(root):
+    for path, plain in _files(root):
         try:
-            reads.append(_read_file(path, root, sound))
+            target = path if plain else _inside(path, root)
+            with open_layout(target) as layout:
+                reads.append(_read_instance(path, layout, sound))
         except FileRefusal as refusal:
             refused.append(Refused(_shown(path.relative_to(root)), refusal.reason))
     kept, conflicts = find_duplicates(read.instance for read in reads)
@@ -135,8 +137,11 @@ def read_drop(folder: Path) -> Drop:
     return Drop(tuple(studies), tuple(refused))
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Everything below a folder that is no folder, by name; links are not entered."""
+def _files(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Everything below a folder that is no folder, by name; links are not entered.
+
+    With each path, whether it is no link and so lies where it says.
+    """
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -144,13 +149,13 @@ def _files(root: Path) -> Iterator[Path]:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            yield folder  # refused by name like any other thing that can't be opened
+            yield folder, False  # refused by name like any other thing that can't be opened
             continue
         for entry in found:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(Path(entry.path))
             else:
-                yield Path(entry.path)
+                yield Path(entry.path), not entry.is_symlink()
 
 
 def _shown(path: Path) -> str:
@@ -158,7 +163,14 @@ def _shown(path: Path) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in path.as_posix())
 
 
-def _read_file(path: Path, root: Path, sound: set[_Seen]) -> _Read:
+def _inside(path: Path, root: Path) -> Path:
+    """Where a link leads.
+
+    Raises
+    ------
+    FileRefusal
+        Out of the folder, nowhere, or to no file.
+    """
     try:
         target = path.resolve(strict=True)
     except OSError as error:
@@ -169,8 +181,7 @@ def _read_file(path: Path, root: Path, sound: set[_Seen]) -> _Read:
         raise NotARegularFile("a link that leads out of the folder")
     if target.is_dir():
         raise NotARegularFile("a link to a folder, or a folder that can't be opened")
-    with open_layout(target) as layout:
-        return _read_instance(path, layout, sound)
+    return target
 
 
 def _read_instance(path: Path, layout: Layout, sound: set[_Seen]) -> _Read:
@@ -193,7 +204,7 @@ def _read_instance(path: Path, layout: Layout, sound: set[_Seen]) -> _Read:
         raise Unparsable(f"the elements can't be decoded ({type(error).__name__})") from error
     if layout.inferred:
         warnings += ("no transfer syntax is declared; it was inferred from the first element",)
-    return _Read(Instance(path, header), warnings)
+    return _Read(Instance(path, header, layout.place), warnings)
 
 
 def _check_identifiers(header: Dataset, transfer_syntax: str) -> None:

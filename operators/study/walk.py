@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from struct import Struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
@@ -21,6 +21,7 @@ HEADER_LIMIT_BYTES = 64 << 20  # an RT structure set of a whole body has 20 MB
 HEADER_LIMIT_ELEMENTS = 2_000_000
 SEQUENCE_LIMIT_DEPTH = 50  # structured reports reach about 20
 
+_WINDOW_BYTES = 8 << 10
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = frozenset({0x7FE00010, 0x7FE00009, 0x7FE00008})
@@ -67,15 +68,13 @@ class _Kind(Enum):
     FRAGMENTS = auto()  # items whose content is opaque
 
 
-@dataclass(frozen=True)
-class _Level:
+class _Level(NamedTuple):
     kind: _Kind
     end: int | None  # None: up to its delimiter
     implicit: bool
 
 
-@dataclass(frozen=True)
-class _Element:
+class _Element(NamedTuple):
     tag: int
     vr: bytes  # b"" where it is implicit and unknown
     length: int
@@ -88,7 +87,8 @@ class _Walk:
         self.source, self.start, self.size, self.little = source, start, size, little
         self.position = start
         self.elements = 0
-        source.seek(start)
+        # What was read last: most headers are read at once, whatever they hold.
+        self.window, self.window_start = b"", start
 
     def run(self, implicit: bool) -> Walked:
         stack = [_Level(_Kind.ELEMENTS, self.size, implicit)]
@@ -125,8 +125,16 @@ class _Walk:
         if len(stack) > 2 * SEQUENCE_LIMIT_DEPTH + 1:
             raise NestedTooDeep(SEQUENCE_LIMIT_DEPTH)
 
+    def _peek(self, count: int) -> bytes:
+        """Up to `count` bytes (at most a window) from where we are."""
+        at = self.position - self.window_start
+        if at + count > len(self.window):
+            self.source.seek(self.position)
+            self.window, self.window_start, at = self.source.read(_WINDOW_BYTES), self.position, 0
+        return self.window[at : at + count]
+
     def _take(self, count: int) -> bytes:
-        taken = self.source.read(count)
+        taken = self._peek(count)
         if len(taken) < count:
             raise TruncatedFile("the next element", count, len(taken))
         self.position += count
@@ -136,7 +144,6 @@ class _Walk:
         if count > self.size - self.position:
             raise TruncatedFile(what, count, self.size - self.position)
         self.position += count
-        self.source.seek(self.position)
 
     def _element(self, implicit: bool) -> _Element:
         """Tag, VR and length; the position is then at the value."""
@@ -155,14 +162,17 @@ class _Walk:
 
     def _enter(self, element: _Element, level: _Level, stack: list[_Level]) -> None:
         """Step over a value, or into it where it is a sequence."""
-        what = f"element ({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
         if element.length != _UNDEFINED:
-            if element.vr != b"SQ":
-                self._skip(what, element.length)
-                return
-            room = (self.size if level.end is None else level.end) - self.position
+            # Only a sequence is held to its item here: a value that leaves it ends the item.
+            sequence = element.vr == b"SQ"
+            end = level.end if sequence and level.end is not None else self.size
+            room = end - self.position
             if element.length > room:
+                what = f"element ({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
                 raise TruncatedFile(what, element.length, room)
+            if not sequence:
+                self.position += element.length
+                return
             stack.append(_Level(_Kind.ITEMS, self.position + element.length, level.implicit))
         elif element.vr in (b"SQ", b"UN", b""):
             stack.append(_Level(_Kind.ITEMS, None, level.implicit))
@@ -188,8 +198,7 @@ class _Walk:
 
     def _looks_implicit(self) -> bool:
         """Whether what follows has no VR: some writers switch inside sequences."""
-        vr = self.source.read(6)[4:]
-        self.source.seek(self.position)
+        vr = self._peek(6)[4:]
         return len(vr) == 2 and not all(0x40 < letter < 0x5B for letter in vr)
 
     def _pixels(self, element: _Element) -> PixelLocation:

@@ -293,7 +293,9 @@ def _fill(
     array = np.empty(shape, np.int16 if exact else np.float32)
     padding: np.ndarray | None = None
     for k, (instance, rescale) in enumerate(zip(part.instances, rescales, strict=True)):
-        stored = read_stored(instance, uid)
+        # 16 bits go into their place as they are and are rescaled there.
+        room = array[k] if array.dtype == np.int16 else None
+        stored = read_stored(instance, uid, room)
         mask = padding_mask(stored, instance.header)
         if mask is not None:
             padding = np.zeros(shape, bool) if padding is None else padding

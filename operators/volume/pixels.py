@@ -7,20 +7,25 @@ says how to show values, not what they are: nothing is inverted (PS3.3 C.7.6.3.1
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import as_pixel_options, get_decoder
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from operators.errors import FileRefusal
 from operators.job import Instance
-from operators.study.layout import open_layout
+from operators.study.layout import Source, open_pixels
+from operators.study.refusals import TruncatedFile
 from operators.volume.codestream import codestream_size
 from operators.volume.refusals import UndecodablePixels, UnsupportedPixels
 
 RESCALE_LIMIT = 1e9
 _INT16 = np.iinfo(np.int16)
+_PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+_GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,24 @@ def check_supported(header: Dataset, series_uid: str) -> None:
         raise UnsupportedPixels(series_uid, sop_uid, "it has no Rows and Columns")
     if header.get("HighBit") != (header.get("BitsStored") or 0) - 1:
         raise UnsupportedPixels(series_uid, sop_uid, "HighBit is not BitsStored - 1")
-    if header.get("SamplesPerPixel") != 1 or header.get("PhotometricInterpretation") not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-    ):
+    if header.get("SamplesPerPixel") != 1 or header.get("PhotometricInterpretation") not in _GREY:
         raise UnsupportedPixels(series_uid, sop_uid, "its pixels are colours, not values")
     if "ModalityLUTSequence" in header:
         raise UnsupportedPixels(series_uid, sop_uid, "its values need a Modality LUT")
 
 
-def read_stored(instance: Instance, series_uid: str) -> np.ndarray:
+def read_stored(instance: Instance, series_uid: str, room: np.ndarray | None = None) -> np.ndarray:
     """Stored values of one single-frame image.
+
+    Parameters
+    ----------
+    instance : Instance
+        The image.
+    series_uid : str
+        Only for the message.
+    room : numpy.ndarray or None, shape (rows, columns), int16, C-contiguous
+        Where the values may be put: those that stand in the file as 16 bits need no
+        memory of their own then.
 
     Returns
     -------
@@ -92,12 +104,67 @@ def read_stored(instance: Instance, series_uid: str) -> np.ndarray:
     header = instance.header
     sop_uid = instance.sop_instance_uid
     try:
-        with open_layout(instance.path) as layout:
-            encoded, pixels = layout.read_pixels(), layout.pixels
+        with open_pixels(instance) as (source, keyword, length):
+            if keyword != "PixelData":
+                fault = "the object has no integer pixel data"
+                raise UndecodablePixels(series_uid, sop_uid, fault)
+            plain = _plain_type(header, length)
+            if plain is not None:
+                return _read_plain(source, header, plain, room)
+            encoded = source.read(length)
     except FileRefusal as refusal:
         raise UndecodablePixels(series_uid, sop_uid, refusal.reason) from refusal
-    if pixels is None or pixels.keyword != "PixelData":
-        raise UndecodablePixels(series_uid, sop_uid, "the object has no integer pixel data")
+    return _decode(encoded, header, series_uid)
+
+
+def _plain_type(header: Dataset, length: int) -> np.dtype | None:
+    """Type of values that stand in the file as they will in memory; None for all others.
+
+    Whatever a decoder would refuse, correct or warn of is not plain.
+    """
+    bits, stored = header.get("BitsAllocated"), header.get("BitsStored") or 0
+    if not (
+        sys.byteorder == "little"
+        and header.file_meta.TransferSyntaxUID in _PLAIN_SYNTAXES
+        and bits in (8, 16)
+        and 0 < stored <= bits
+        and header.get("PixelRepresentation") in (0, 1)
+        and header.get("SamplesPerPixel") == 1
+        and header.get("NumberOfFrames", 1) == 1
+        and header.get("PhotometricInterpretation") in _GREY
+        and header.get("Rows")
+        and header.get("Columns")
+    ):
+        return None
+    dtype = np.dtype(f"{'ui'[header.PixelRepresentation]}{bits // 8}")
+    # One byte more is padding to an even length.
+    padding = length - header.Rows * header.Columns * dtype.itemsize
+    return dtype if padding in (0, 1) else None
+
+
+def _read_plain(
+    source: Source, header: Dataset, dtype: np.dtype, room: np.ndarray | None
+) -> np.ndarray:
+    if room is not None and room.dtype.itemsize == dtype.itemsize:
+        stored = room.view(dtype)
+    else:
+        stored = np.empty((header.Rows, header.Columns), dtype)
+    found = source.readinto(stored.data.cast("B"))
+    if found < stored.nbytes:  # the file was cut while it was open
+        raise TruncatedFile("PixelData", stored.nbytes, found)
+    if header.BitsStored < 8 * dtype.itemsize:
+        np.bitwise_and(stored, (1 << header.BitsStored) - 1, out=stored)
+        if dtype.kind == "i":
+            # The highest bit in use is the sign and goes into all above it.
+            sign = 1 << (header.BitsStored - 1)
+            np.bitwise_xor(stored, sign, out=stored)
+            np.subtract(stored, sign, out=stored)
+    return stored
+
+
+def _decode(encoded: bytes, header: Dataset, series_uid: str) -> np.ndarray:
+    """Stored values of any other encoding, by pydicom's decoders."""
+    sop_uid = str(header.SOPInstanceUID)
     syntax = header.file_meta.TransferSyntaxUID
     size = codestream_size(encoded, syntax)
     if size is not None and size != (header.Rows, header.Columns):
@@ -164,15 +231,21 @@ def write_values(
     air : int
         Value without tissue, in the unit of the volume.
     out : numpy.ndarray, shape (rows, columns), int16 or float32
-        Written to. int16 only where `fits_int16`.
+        Written to. int16 only where `fits_int16`; may be the memory of `stored`.
     """
     if out.dtype == np.int16:
-        # Wider: unsigned 16 bit with intercept -32768 must not wrap before the subtraction.
-        wide = np.int64 if stored.itemsize > 2 else np.int32
-        values = np.multiply(stored, int(rescale.slope), dtype=wide)
-        np.add(values, int(rescale.intercept), out=values)
-        out[...] = values
+        # Modulo 2**16: the values fit, so what wraps on the way wraps back.
+        native = stored.itemsize == 2 and stored.dtype.isnative
+        values = stored.view(np.int16) if native else stored.astype(np.int16)
+        if rescale.slope != 1:
+            values = np.multiply(values, _modulo(rescale.slope), out=out)
+        np.add(values, _modulo(rescale.intercept), out=out)
     else:
         out[...] = stored * rescale.slope + rescale.intercept
     if mask is not None:
         out[mask] = air
+
+
+def _modulo(value: float) -> np.int16:
+    """An integer, modulo 2**16."""
+    return np.int16((int(value) - _INT16.min) % 2**16 + _INT16.min)

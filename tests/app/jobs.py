@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -13,6 +14,25 @@ from app.worker.messages import Job, Outcome, Request
 from operators.errors import VolumeRefusal
 
 
+def describe(request: Request, uid_by_name: dict[str, str]) -> None:
+    """result.json, as far as the register of written objects reads it."""
+    evidence = [
+        {"kind": "SR", "path": str(request.output_dir / name), "sop_instance_uid": uid}
+        for name, uid in uid_by_name.items()
+    ]
+    result = {
+        "study_instance_uid": "1.2.3",
+        "series_instance_uid": "1.2.3.4",
+        "part": "",
+        "bundle": "stub",
+        "weights_sha256": "",
+        "evidence": evidence,
+    }
+    (request.output_dir / "result.json").write_text(
+        json.dumps({"recorded_at": request.recorded_at, "results": [result]})
+    )
+
+
 def copy_headers(request: Request) -> Outcome:
     """Writes one small file that names every input: what was analysed can be compared."""
     uids = sorted(
@@ -20,6 +40,7 @@ def copy_headers(request: Request) -> Outcome:
         for path in request.input_dir.iterdir()
     )
     (request.output_dir / "inputs.txt").write_text("\n".join(uids))
+    describe(request, {"inputs.txt": f"1.2.3.{request.output_dir.name}"})
     return Outcome("done", results=("inputs.txt",))
 
 
@@ -102,13 +123,29 @@ def poisonable() -> Job:
 
 def echo(request: Request) -> Outcome:
     """The inputs themselves are the results."""
-    names = []
+    uid_by_name = {}
     for path in request.input_dir.iterdir():
         (request.output_dir / path.name).write_bytes(path.read_bytes())
-        names.append(path.name)
-    return Outcome("done", results=tuple(names))
+        uid_by_name[path.name] = str(pydicom.dcmread(path).SOPInstanceUID)
+    describe(request, uid_by_name)
+    return Outcome("done", results=tuple(uid_by_name))
 
 
 def echo_input() -> Job:
     """A worker that gives back what it got."""
     return echo
+
+
+def by_manufacturer(request: Request) -> Outcome:
+    """What the images' Manufacturer says: POISON crashes, HANG hangs, SLOW takes 4 s."""
+    path = next(request.input_dir.iterdir())
+    manufacturer = str(pydicom.dcmread(path, stop_before_pixels=True).Manufacturer)
+    if manufacturer == "POISON":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep({"HANG": 600.0, "SLOW": 4.0}.get(manufacturer, 0.0))
+    return Outcome("not applicable", "no bundle of this test wants it")
+
+
+def told() -> Job:
+    """A worker whose images say what happens."""
+    return by_manufacturer

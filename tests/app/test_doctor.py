@@ -83,7 +83,11 @@ def test_a_machine_that_has_everything_lacks_nothing(ask: Ask, tmp_path: Path) -
 
     assert missing(checks) == set()
     assert code in (0, 1)
-    bad_bundles = [n for n in checks if n.startswith("bundle") and checks[n]["status"] != "ok"]
+    bad_bundles = [
+        name
+        for name, check in checks.items()
+        if name.startswith("bundle") and check["required"] and check["status"] != "ok"
+    ]
     assert code == (1 if bad_bundles else 0)
     assert checks["access"]["status"] == checks["destination"]["status"] == "warning"
     assert not (tmp_path / "var").exists()  # it only looked
@@ -107,6 +111,23 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(
     assert code == 1
     assert name in missing(checks)
     assert remedy in checks[name]["remedy"]
+
+
+def test_what_the_viewer_needs_is_a_warning_only(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _, checks = ask()
+
+    assert checks["OHIF build"]["status"] == checks["Chromium"]["status"] == "warning"
+    assert checks["OHIF build"]["remedy"] == "make ohif"
+    assert not checks["OHIF build"]["required"] and not checks["Chromium"]["required"]
+
+    (tmp_path / "var" / "ohif").mkdir(parents=True)
+    (tmp_path / "var" / "ohif" / "index.html").write_text("")
+    (tmp_path / "chromium").touch(mode=0o755)
+    _, checks = ask()
+    assert checks["OHIF build"]["status"] == checks["Chromium"]["status"] == "ok"
 
 
 def test_a_port_of_somebody_else_is_missing(ask: Ask) -> None:

@@ -8,7 +8,17 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "monai", "holoscan", "mlflow", "transformers", "highdicom", "pynetdicom")
+HEAVY = (
+    "torch",
+    "monai",
+    "holoscan",
+    "mlflow",
+    "transformers",
+    "highdicom",
+    "pynetdicom",
+    "fastapi",
+    "anthropic",
+)
 REPORT = f"""
 import atexit, sys
 def report():
@@ -43,7 +53,10 @@ def loaded_by(*arguments: str, **environment: str) -> list[str]:
         ["serve", "--help"],
         ["demo", "--help"],
         ["doctor", "--help"],
+        ["viewer", "--help"],
+        ["package", "--help"],
         ["bundles", "--help"],
+        ["train", "--help"],
         ["bundles", "list"],
     ],
 )

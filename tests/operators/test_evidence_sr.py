@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from dataclasses import replace
 from math import pi
@@ -11,12 +12,16 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
+from operators.evidence.common import identify, source_references
 from operators.evidence.outline import Outline
-from operators.evidence.sr import on_source_image
+from operators.evidence.sr import build_sr, on_source_image
 from operators.evidence.write import write_evidence
 from operators.findings.measure import measure
+from operators.findings.tally import tally
 from operators.job import QualityFlag, Report, Unit
 from tests.operators.scene import RECORDED_AT, make_segmentation, segment, two_glands
 from tests.series import Ball, centred_grid
@@ -133,6 +138,73 @@ def test_highdicom_reads_a_volumetric_and_a_planar_group_per_structure(tmp_path:
         for group in found
     ]
     assert kinds == ["45289007", "91609006"] * 2
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_evidence_is_what_highdicom_collects_for_the_whole_content(
+    tmp_path: Path, found: bool
+) -> None:
+    """Given all of it at once, highdicom checks each item and that each reference has evidence."""
+    report = two_glands(tmp_path / "in")
+    report = report if found else empty(report)
+    document = written(report, tmp_path / "out")
+    root = Dataset()
+    for keyword in ("ValueType", "ConceptNameCodeSequence", "ContinuityOfContent"):
+        root[keyword] = document[keyword]
+    root["ContentTemplateSequence"] = document["ContentTemplateSequence"]
+    root["ContentSequence"] = document["ContentSequence"]
+    evidence = source_references(report.segmentation.volume)
+    if found:
+        seg = identify(report.segmentation, "SEG", RECORDED_AT)
+        result = copy.deepcopy(evidence[0])
+        result.SOPClassUID, result.SOPInstanceUID = SegmentationStorage, seg.sop_instance_uid
+        result.SeriesInstanceUID = seg.series_instance_uid
+        evidence.append(result)
+
+    whole = hd.sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=root,
+        series_instance_uid=document.SeriesInstanceUID,
+        series_number=1,
+        sop_instance_uid=document.SOPInstanceUID,
+        instance_number=1,
+        is_complete=True,
+    )
+
+    collected = whole.CurrentRequestedProcedureEvidenceSequence
+    assert document.CurrentRequestedProcedureEvidenceSequence == collected
+    assert document.ContentSequence == whole.ContentSequence
+
+
+def test_the_image_library_holds_what_highdicom_makes_for_every_slice(tmp_path: Path) -> None:
+    report = two_glands(tmp_path / "in")
+
+    (library,) = children(written(report, tmp_path / "out"), "111028")
+
+    (group,) = library.ContentSequence
+    entries = [item for item in group.ContentSequence if item.ValueType == "IMAGE"]
+    assert entries == [
+        hd.sr.ImageContentItem(
+            name=hd.sr.CodedConcept("260753009", "SCT", "Source"),
+            referenced_sop_class_uid=header.SOPClassUID,
+            referenced_sop_instance_uid=header.SOPInstanceUID,
+            relationship_type=hd.sr.RelationshipTypeValues.CONTAINS,
+        )
+        for header in report.segmentation.volume.headers
+    ]
+
+
+def test_content_and_evidence_are_written_without_being_decoded_again(tmp_path: Path) -> None:
+    """Decoding and encoding them would cost more than all else."""
+    report = two_glands(tmp_path / "in")
+    document = build_sr(report, tally(report.segmentation), RECORDED_AT)
+
+    document.save_as(tmp_path / "sr.dcm", enforce_file_format=True)
+
+    for keyword in ("ContentSequence", "CurrentRequestedProcedureEvidenceSequence"):
+        encoded = document.get_item(keyword)
+        assert isinstance(encoded, RawDataElement)
+        assert encoded.value in (tmp_path / "sr.dcm").read_bytes()
 
 
 def test_values_units_side_and_severity_are_those_of_the_finding(tmp_path: Path) -> None:

@@ -173,6 +173,21 @@ def test_an_item_cannot_be_longer_than_its_sequence():
         walk(io.BytesIO(lie), 0, len(lie), **EXPLICIT)
 
 
+@pytest.mark.parametrize("window", [12, 13, 29, 64])
+def test_where_reading_stops_between_two_reads_changes_nothing(monkeypatch, window):
+    """Values of every length before the pixels, so that heads lie across every border."""
+    values = b"".join(element(0x00090010 + n, b"LO", b"x" * n) for n in range(40))
+    header = nested(3, defined=False) + values + nested(2, defined=True)
+    whole = header + element(0x7FE00010, b"OW", bytes(50))
+    monkeypatch.setattr("operators.study.walk._WINDOW_BYTES", window)
+
+    walked = walk(io.BytesIO(whole), 0, len(whole), **EXPLICIT)
+
+    assert walked.end == len(header)
+    assert walked.pixels is not None
+    assert (walked.pixels.offset, walked.pixels.length) == (len(whole) - 50, 50)
+
+
 def test_a_header_without_end_is_refused_by_its_size(monkeypatch):
     monkeypatch.setattr("operators.study.walk.HEADER_LIMIT_ELEMENTS", 1000)
     many = element(0x00090010, b"LO", b"") * 1001

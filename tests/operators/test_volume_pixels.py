@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import as_pixel_options, get_decoder
 from pydicom.uid import (
     CTImageStorage,
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     MRImageStorage,
@@ -20,11 +23,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from operators.job import Volume
+from operators.job import Instance, PixelPlace, Volume
+from operators.study import layout
 from operators.study.read import read_drop
+from operators.study.walk import walk
 from operators.volume.build import build_volumes
 from operators.volume.codestream import codestream_size
-from operators.volume.pixels import Rescale, fits_int16, write_values
+from operators.volume.pixels import Rescale, fits_int16, read_stored, write_values
 from operators.volume.refusals import (
     MultiframeImage,
     NotAnImageStack,
@@ -85,6 +90,70 @@ def test_values_beyond_int16_in_a_late_slice_lose_nothing(tmp_path):
     assert volume.unit == "arbitrary"
     assert volume.array.dtype == np.float32
     assert volume.array[:, 0, 0].tolist() == [0, 1, 2, 60000]
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_plain_pixels_are_read_as_pydicom_decodes_them(data):
+    """Any number of bits, any sign, anything in the bits that are not used, any length."""
+    allocated = data.draw(st.sampled_from([8, 16, 32]))
+    rows, columns = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    size = rows * columns * allocated // 8
+    content = data.draw(st.binary(min_size=size, max_size=size)) + bytes(size % 2)
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, "1.2.3"
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = rows, columns
+    header.BitsAllocated, header.PixelRepresentation = allocated, data.draw(st.sampled_from([0, 1]))
+    header.BitsStored = data.draw(st.integers(1, allocated))
+    header.HighBit = header.BitsStored - 1
+    options = as_pixel_options(header, pixel_keyword="PixelData")
+    expected, _ = get_decoder(ExplicitVRLittleEndian).as_array(content, raw=True, **options)
+    room = data.draw(st.sampled_from([None, np.zeros((rows, columns), np.int16)]))
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pixels"
+        path.write_bytes(content)
+        found = path.stat()
+        version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        place = PixelPlace("PixelData", 0, len(content), version)
+        stored = read_stored(Instance(path, header, place), "1.2.3", room)
+
+    assert stored.dtype == expected.dtype
+    assert np.array_equal(stored, expected)
+    if room is not None and allocated == 16:
+        assert np.shares_memory(stored, room)
+
+
+def test_every_file_is_walked_once(tmp_path, monkeypatch):
+    walked = []
+    monkeypatch.setattr(layout, "walk", lambda *args, **how: walked.append(1) or walk(*args, **how))
+
+    volume_of(tmp_path)
+
+    assert len(walked) == SHAPE[0]
+
+
+def test_a_file_that_changed_after_it_was_read_is_walked_again(tmp_path):
+    write_ct_series(tmp_path, ARRAY, AFFINE)
+    series = read_drop(tmp_path).studies[0].series[0]
+    # Other offsets, other values: what was found before holds no more.
+    write_ct_series(tmp_path, ARRAY + 7, AFFINE, edit=setting(ImageComments="x" * 500))
+
+    (volume,) = build_volumes(series)
+
+    assert np.array_equal(volume.array, ARRAY + 7)
+
+
+def test_a_file_that_was_cut_after_it_was_read_is_refused(tmp_path):
+    paths = write_ct_series(tmp_path, ARRAY, AFFINE)
+    series = read_drop(tmp_path).studies[0].series[0]
+    paths[2].write_bytes(paths[2].read_bytes()[:-10])
+
+    with pytest.raises(UndecodablePixels, match="RL-01"):
+        build_volumes(series)
 
 
 def compressed(transfer_syntax: str):
@@ -277,8 +346,6 @@ def test_no_bytes_hang_or_crash_the_codestream_reader(data):
 
 @pytest.mark.data
 def test_one_image_in_six_encodings_has_the_same_values(data_dir):
-    from operators.volume.pixels import read_stored
-
     names = ("", "_implicit", "_bigendian", "_RLE", "_jp2klossless", "_jpeg_ls_lossless")
     arrays = []
     for name in names:
@@ -289,11 +356,8 @@ def test_one_image_in_six_encodings_has_the_same_values(data_dir):
 
 
 def one_instance(path: Path):
-    from operators.job import Instance
-    from operators.study.layout import open_layout
-
-    with open_layout(path) as layout:
-        return Instance(path, layout.read_header())
+    with layout.open_layout(path) as opened:
+        return Instance(path, opened.read_header())
 
 
 def test_volume_keeps_what_its_readers_need(tmp_path):

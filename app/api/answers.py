@@ -1,0 +1,256 @@
+"""What the paths answer: the roadmap's fields, filled from what was measured.
+
+Nothing is made up. What radloop does not measure is null, severity is NOT_ASSESSED
+unless a rule measured it, and every number names the SEG and SR it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.api.places import Place, read_places
+from app.compare.claude import CloudFindings, Usage
+from app.worker.messages import Outcome
+from operators.evidence.result import RESULT_FILE
+from operators.job import Severity
+
+# The worst that was measured stands for the whole; NOT_ASSESSED only where nothing was.
+_WORST_FIRST: tuple[Severity, ...] = ("CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL")
+REFER = "Refer to a radiologist: radloop measures, it does not diagnose."
+UNAVAILABLE = "Detailed analysis unavailable."
+
+
+class Box(BaseModel):
+    """Corners of a box along the patient axes, LPS, mm."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+
+class Region(BaseModel):
+    """One structure that was found."""
+
+    region: str
+    finding: str
+    concern: None = None
+    volume_ml: float
+    mean: float | None
+    unit: str
+    severity: Severity
+    center_lps_mm: tuple[float, float, float] | None
+    box_lps_mm: Box | None
+    segment_number: int | None
+    seg_sop_instance_uid: str | None
+    sr_sop_instance_uid: str | None
+
+
+class EvidenceItem(BaseModel):
+    """A DICOM object that holds what the answer says; its digest, since no copy is kept."""
+
+    kind: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    sha256: str
+    bundle: str
+    weights_sha256: str
+
+
+class LocalAnswer(BaseModel):
+    """Answer of analyze-local-only."""
+
+    status: Literal["analysed", "unavailable"]
+    reason: str | None = Field(description="Why there is no analysis, or what was left out.")
+    model: str | None
+    findings: str
+    not_found: list[str] = Field(description="Structures that were looked for and not found.")
+    severity: Severity
+    confidence: None = Field(
+        default=None, description="Null: no calibrated confidence is measured."
+    )
+    regions_of_interest: list[Region]
+    differential_diagnoses: list[str] = Field(description="Empty: none is derived.")
+    recommendations: list[str]
+    recommendations_are_fixed_text: Literal[True] = True
+    learned_insights: None = Field(default=None, description="Null: not there yet.")
+    quality: list[str]
+    evidence: list[EvidenceItem]
+    processing_time_ms: float
+    api_calls: Literal[0] = 0
+    cost: float = 0.0
+    device: str | None
+    image_type: str
+    timestamp: str
+
+
+class WhyNot(BaseModel):
+    """Why a cloud answer is absent."""
+
+    code: str
+    text: str
+
+
+class CloudView(CloudFindings):
+    """The cloud model's answer and its name."""
+
+    model: str | None
+
+
+class HybridAnswer(BaseModel):
+    """Answer of analyze-hybrid."""
+
+    local_model: LocalAnswer
+    claude_vision: CloudView | None
+    claude_vision_reason: WhyNot | None
+    severity_match: bool | None
+    confidence_delta: float | None
+    processing_time_local_ms: float
+    processing_time_claude_ms: float | None
+    api_calls: Literal[0, 1]
+    api_cost: float | None = Field(
+        description="USD; 0 where nothing was sent, null where tokens or prices are unknown."
+    )
+    usage: Usage | None
+    comparison_stored: bool
+
+
+class FineTuneStarted(BaseModel):
+    """Answer of model/fine-tune."""
+
+    status: Literal["started"] = "started"
+    job_id: str
+    model_path: None = None
+    validation_loss: None = None
+    improvement_over_base: None = Field(
+        default=None, description="Null until the gate has measured it."
+    )
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def unavailable(image_type: str, reason: str, milliseconds: float) -> LocalAnswer:
+    """The answer where no bundle has one."""
+    return LocalAnswer(
+        status="unavailable",
+        reason=reason,
+        model=None,
+        findings=UNAVAILABLE,
+        not_found=[],
+        severity="NOT_ASSESSED",
+        regions_of_interest=[],
+        differential_diagnoses=[],
+        recommendations=[REFER],
+        quality=[],
+        evidence=[],
+        processing_time_ms=milliseconds,
+        device=None,
+        image_type=image_type,
+        timestamp=now(),
+    )
+
+
+def from_outcome(
+    outcome: Outcome, output_dir: Path, image_type: str, milliseconds: float
+) -> LocalAnswer:
+    """The answer from what the worker wrote.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        Of the worker.
+    output_dir : Path
+        Holds ``result.json`` and the DICOM files where the outcome is done.
+    image_type : str
+        As the caller said, checked.
+    milliseconds : float
+        From the end of the upload to the outcome.
+    """
+    if outcome.state != "done":
+        return unavailable(image_type, outcome.reason, milliseconds)
+    results = json.loads((output_dir / RESULT_FILE).read_text())["results"]
+    told = [_Told(entry) for entry in results]
+    severities = {region.severity for each in told for region in each.regions}
+    return LocalAnswer(
+        status="analysed",
+        reason=outcome.reason or None,
+        model=" + ".join(each.model for each in told),
+        findings=" ".join(sentence for each in told for sentence in each.sentences),
+        not_found=[label for each in told for label in each.missing],
+        severity=next((s for s in _WORST_FIRST if s in severities), "NOT_ASSESSED"),
+        regions_of_interest=[region for each in told for region in each.regions],
+        differential_diagnoses=[],
+        recommendations=[REFER],
+        quality=[flag["text"] for entry in results for flag in entry["quality"]],
+        evidence=[item for each in told for item in each.evidence],
+        processing_time_ms=milliseconds,
+        device="/".join(sorted({_device(entry["runtime"]) for entry in results})),
+        image_type=image_type,
+        timestamp=now(),
+    )
+
+
+class _Told:
+    """One entry of ``result.json`` in the answer's words."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.model = f"{entry['bundle']} {entry['version']}"
+        self.evidence = [_evidence(item, entry) for item in entry["evidence"]]
+        uids = {item.kind: item.sop_instance_uid for item in self.evidence}
+        self._seg, self._sr = uids.get("SEG"), uids.get("SR")
+        places: dict[str, Place] = {}
+        for item in entry["evidence"]:
+            if item["kind"] == "SEG":
+                places = read_places(Path(item["path"]))
+        found = [finding for finding in entry["findings"] if finding["voxels"]]
+        self.missing = [f["label"] for f in entry["findings"] if not f["voxels"]]
+        self.regions = [
+            self._region(finding, entry["unit"], places.get(finding["name"])) for finding in found
+        ]
+        self.sentences = [
+            f"{region.region}: {region.volume_ml:.1f} mL (SEG {self._seg}, SR {self._sr})."
+            for region in self.regions
+        ]
+        if self.missing:
+            listed = ", ".join(self.missing)
+            self.sentences.append(f"Looked for and not found: {listed} (SR {self._sr}).")
+
+    def _region(self, finding: dict[str, Any], unit: str, place: Place | None) -> Region:
+        box = Box(low=place.box_lps_mm[0], high=place.box_lps_mm[1]) if place else None
+        return Region(
+            region=finding["label"],
+            finding=f"segmented, {finding['volume_ml']:.1f} mL",
+            volume_ml=finding["volume_ml"],
+            mean=finding["mean"],
+            unit=unit,
+            severity=finding["severity"],
+            center_lps_mm=place.center_lps_mm if place else None,
+            box_lps_mm=box,
+            segment_number=place.segment_number if place else None,
+            seg_sop_instance_uid=self._seg,
+            sr_sop_instance_uid=self._sr,
+        )
+
+
+def _evidence(item: dict[str, Any], entry: dict[str, Any]) -> EvidenceItem:
+    return EvidenceItem(
+        kind=item["kind"],
+        sop_instance_uid=item["sop_instance_uid"],
+        series_instance_uid=item["series_instance_uid"],
+        sha256=hashlib.sha256(Path(item["path"]).read_bytes()).hexdigest(),
+        bundle=entry["bundle"],
+        weights_sha256=entry["weights_sha256"],
+    )
+
+
+def _device(runtime: str) -> str:
+    """``torch-cpu-float32`` → ``cpu``."""
+    parts = runtime.split("-")
+    return parts[1] if len(parts) > 1 else runtime

@@ -1,0 +1,70 @@
+"""All bundles that radloop knows: those that are here, and those that the zoo's cards promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.bundles.install import read_record
+from operators.errors import ModelRefusal
+from operators.models.card import Card, WeightsNotFetched, load_cards, load_zoo_card
+
+State = Literal["installed", "unverified", "not installed"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One bundle.
+
+    Attributes
+    ----------
+    card : Card
+        Its own, or the zoo's where it is not installed.
+    state : State
+        ``unverified``: imported, but no publisher's hash vouches for the weights; they are
+        those of the first import, no more.
+    """
+
+    card: Card
+    state: State
+
+    def weights(self) -> str:
+        """``right``, ``not here`` (import or fetch them), or ``wrong: CODE``."""
+        if self.state == "not installed":
+            return "not here"
+        try:
+            self.card.verify_weights()
+        except WeightsNotFetched:
+            return "not here"
+        except ModelRefusal as refusal:
+            return f"wrong: {refusal.code}"
+        return "right"
+
+
+def known_bundles(folders: Iterable[Path], zoo: Path) -> dict[str, Known]:
+    """Installed bundles by name, then those of the zoo that are not installed.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        See `load_cards`.
+    zoo : Path
+        Folder of zoo cards.
+
+    Raises
+    ------
+    ModelRefusal
+        A folder is missing, or a card is wrong.
+    """
+    known = {name: Known(card, _state(card)) for name, card in load_cards(folders).items()}
+    for file in sorted(zoo.glob("*/card.yaml")):
+        if file.parent.name not in known:
+            known[file.parent.name] = Known(load_zoo_card(file.parent), "not installed")
+    return known
+
+
+def _state(card: Card) -> State:
+    record = read_record(card.folder)
+    return "installed" if record is None or record["publisher_hash"] == "matches" else "unverified"

@@ -1,0 +1,1 @@
+"""Memory of `radloop serve`: idle, and with one study in work."""

@@ -1,0 +1,216 @@
+"""A prompted bundle in memory: volume, slice and box in, segmentation out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from operators.errors import ModelRefusal
+from operators.job import ModelIdentity, QualityFlag, Segmentation, Volume
+from operators.models.bundle import WeightsUnfit
+from operators.models.card import Card
+from operators.models.medsam.picture import (
+    Box,
+    Crop,
+    CropRule,
+    box_in_picture,
+    crop_around,
+    display_window,
+    to_mask,
+    to_picture,
+)
+from operators.models.medsam.propagate import (
+    End,
+    FollowRule,
+    Propagated,
+    bounding_box,
+    largest_piece,
+    propagate,
+)
+from operators.models.medsam.request import BoxPrompt, format_box
+
+if TYPE_CHECKING:
+    import torch
+
+NETWORK = "operators.models.medsam.network.LiteMedSam"
+CACHED_EMBEDDINGS = 32  # 4 MB each
+
+
+class PromptConfigUnfit(ModelRefusal):
+    """The inference config of a prompted bundle is not one that can be run."""
+
+    code = "RL-1002"
+
+    def __init__(self, bundle: str, what: str) -> None:
+        super().__init__(
+            f"bundle '{bundle}': {what} in configs/inference.yaml. A prompted bundle needs "
+            f"network_def {NETWORK} and the numbers of `prompting`; install the bundle again."
+        )
+
+
+class LoadedMedSam:
+    """LiteMedSAM ready for any number of boxes.
+
+    Its embeddings are kept for a while, so that a second box on a slice costs the
+    decoder only. Needs torch, not monai.
+
+    Parameters
+    ----------
+    card : Card
+        Of a prompted bundle.
+
+    Raises
+    ------
+    ModelRefusal
+        Weights missing, changed or unfit; config incomplete.
+    """
+
+    def __init__(self, card: Card) -> None:
+        import torch
+
+        from operators.models.medsam.network import LiteMedSam
+
+        card.verify_weights()
+        self.card = card
+        config_file = card.folder / "configs" / "inference.yaml"
+        self._crop_rule, self._follow_rule = _read_rules(card.name, config_file.read_bytes())
+        self._config_sha256 = hashlib.sha256(
+            config_file.read_bytes() + (card.folder / "card.yaml").read_bytes()
+        ).hexdigest()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = LiteMedSam()
+        try:
+            network.load_state_dict(
+                torch.load(card.weights_file, map_location="cpu", weights_only=True)
+            )
+        except (RuntimeError, AttributeError, TypeError, EOFError) as error:
+            raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
+        # Channels last takes a third off the convolutions on a CPU.
+        self._network = network.to(self._device).eval()
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def segment(self, volume: Volume, k: int, prompt: BoxPrompt) -> Segmentation:
+        """Follow the structure in a box through its volume.
+
+        Parameters
+        ----------
+        volume : Volume
+            In any unit.
+        k : int
+            The prompted slice.
+        prompt : BoxPrompt
+            Its box lies inside that slice.
+
+        Returns
+        -------
+        Segmentation
+            One segment; the volume's quality flags say how far it was followed.
+        """
+        window = display_window(volume)
+        found = propagate(
+            volume.array,
+            k,
+            prompt.box,
+            lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
+            window=window,
+            rule=self._follow_rule,
+        )
+        return Segmentation(
+            volume=replace(volume, quality=(*volume.quality, *_remarks(volume, k, found))),
+            labels=found.mask.astype(np.uint8),
+            segments=(prompt.segment,),
+            model=self._identity(volume.source_sop_uids[k], prompt.box),
+        )
+
+    def segment_slice(
+        self, volume: Volume, k: int, box: Box, window: tuple[float, float]
+    ) -> np.ndarray:
+        """The mask of one box on one slice, shape (y, x), bool.
+
+        The network is asked twice: a loose box makes a loose mask, so the second box
+        is drawn tightly round the first answer. The embedding serves both.
+        """
+        import torch
+
+        plane = volume.array[k]
+        crop = crop_around(box, plane.shape, max(volume.spacing_zyx_mm[1:]), self._crop_rule)
+        # inference_mode is per thread, and operators run in a scheduler thread.
+        with torch.inference_mode():
+            embedding = self._embed(to_picture(crop.of(plane), window))
+            first = largest_piece(self._decode(embedding, box, crop, plane.shape))
+            if not first.any():
+                return first
+            return self._decode(embedding, bounding_box(first, 0.0), crop, plane.shape)
+
+    def _decode(
+        self, embedding: torch.Tensor, box: Box, crop: Crop, shape: tuple[int, int]
+    ) -> np.ndarray:
+        import torch
+
+        boxes = torch.tensor(
+            [box_in_picture(box, crop)], dtype=torch.float32, device=self._device
+        )
+        logits, _ = self._network.decode(embedding, boxes)
+        return to_mask(logits[0], crop, shape)
+
+    def _embed(self, picture: torch.Tensor) -> torch.Tensor:
+        """The picture's embedding, from the latest ones where it is among them."""
+        import torch
+
+        # By content: no volume, slice or crop can be mistaken for another.
+        key = hashlib.blake2b(picture[0, 0].numpy().tobytes(), digest_size=16).digest()
+        if key not in self._embeddings:
+            on_device = picture.to(self._device, memory_format=torch.channels_last)
+            self._embeddings[key] = self._network.encode(on_device)
+            if len(self._embeddings) > CACHED_EMBEDDINGS:
+                self._embeddings.popitem(last=False)
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]
+
+    def _identity(self, sop_uid: str, box: Box) -> ModelIdentity:
+        return ModelIdentity(
+            name=self.card.name,
+            version=self.card.version,
+            weights_sha256=self.card.weights_sha256,
+            manufacturer=self.card.manufacturer,
+            runtime=f"torch-{self._device.type}-float32",
+            config_sha256=self._config_sha256,
+            prompt=(("prompt_box", format_box(box)), ("prompt_slice", sop_uid)),
+        )
+
+
+def _read_rules(bundle: str, config: bytes) -> tuple[CropRule, FollowRule]:
+    try:
+        content: dict[str, Any] = yaml.safe_load(config)
+        if content["network_def"]["_target_"] != NETWORK:
+            raise PromptConfigUnfit(bundle, "another network")
+        prompting = content["prompting"]
+        crop = {name: float(value) for name, value in prompting["crop"].items()}
+        follow = {name: float(value) for name, value in prompting["follow"].items()}
+        return CropRule(**crop), FollowRule(**follow)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
+
+
+def _remarks(volume: Volume, k: int, found: Propagated) -> tuple[QualityFlag, ...]:
+    """How far the structure was followed, and where it may go on."""
+    if not found.mask.any():
+        return (QualityFlag("prompt-empty", "Nothing was found in the box."),)
+    uids = volume.source_sop_uids
+    count = found.last - found.first + 1
+    text = (
+        f"One structure from one box on image {uids[k]}, followed over {count} slices: before "
+        f"image {uids[found.first]} it ends since {found.ends[0].value}, after image "
+        f"{uids[found.last]} since {found.ends[1].value}."
+    )
+    flags = [QualityFlag("prompted", text)]
+    if End.SERIES in found.ends:
+        cut = "It reaches the end of the series: it may go on outside, and its volume be too small."
+        flags.append(QualityFlag("incomplete-coverage", cut))
+    return tuple(flags)

@@ -1,0 +1,59 @@
+"""LiteMedSAM: the three parts put together, with the names of the published weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from operators.models.medsam.decoder import MaskDecoder
+from operators.models.medsam.encoder import ImageEncoder
+from operators.models.medsam.prompt import PromptEncoder
+
+
+class LiteMedSam(nn.Module):
+    """Picture and box to mask.
+
+    Examples
+    --------
+    >>> network = LiteMedSam().eval()
+    >>> embedding = network.encode(torch.zeros(1, 3, 256, 256))
+    >>> logits, iou = network.decode(embedding, torch.tensor([[60.0, 60.0, 200.0, 180.0]]))
+    >>> logits.shape, iou.shape
+    (torch.Size([1, 256, 256]), torch.Size([1]))
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = ImageEncoder()
+        self.prompt_encoder = PromptEncoder()
+        self.mask_decoder = MaskDecoder()
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Embeddings (n, 256, 64, 64) of pictures (n, 3, 256, 256) with values 0 to 1."""
+        return self.image_encoder(pictures)
+
+    def decode(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of n boxes on one picture, or of one box on each of n pictures.
+
+        Parameters
+        ----------
+        embedding : torch.Tensor, shape (1 or n, 256, 64, 64)
+            Of `encode`.
+        boxes : torch.Tensor, shape (n, 4), float32
+            x0, y0, x1, y1: pixel edges on the 256 x 256 picture, the far corner one
+            past the last pixel.
+
+        Returns
+        -------
+        logits : torch.Tensor, shape (n, 256, 256)
+            Above 0 is inside.
+        iou : torch.Tensor, shape (n,)
+            The network's own estimate of its IoU, not calibrated.
+        """
+        image = embedding.expand(len(boxes), -1, -1, -1) + self.prompt_encoder.without_mask()
+        return self.mask_decoder(
+            image, self.prompt_encoder.grid(), self.prompt_encoder.box_tokens(boxes)
+        )
+
+    def forward(self, pictures: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode and decode: one box on each picture."""
+        return self.decode(self.encode(pictures), boxes)

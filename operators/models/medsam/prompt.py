@@ -1,0 +1,92 @@
+"""Prompt encoder of SAM: a box becomes two tokens, its corners.
+
+Points and masks as prompts are in the weights and so in the modules; nothing
+asks for them yet.
+
+References
+----------
+Kirillov et al., Segment Anything, ICCV 2023. Tancik et al., Fourier features let
+networks learn high frequency functions in low dimensional domains, NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from operators.models.medsam.encoder import EMBEDDING_CHANNELS, LayerNorm2d
+
+PICTURE_SIDE = 256
+EMBEDDING_SIDE = 64
+_POINT_KINDS = 4  # background, foreground, first and second corner of a box
+_FIRST_CORNER = 2
+_MASK_CHANNELS = 16
+
+
+class FourierPosition(nn.Module):
+    """Positions (x, y), each 0 to 1, as sines and cosines of fixed random frequencies."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        frequencies = torch.randn(2, EMBEDDING_CHANNELS // 2)
+        self.register_buffer("positional_encoding_gaussian_matrix", frequencies)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Shape (..., 2) to (..., 256)."""
+        phase = (2 * math.pi) * ((2 * positions - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+class PromptEncoder(nn.Module):
+    """Boxes to tokens, and the position of each place of an embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pe_layer = FourierPosition()
+        self.point_embeddings = nn.ModuleList(
+            nn.Embedding(1, EMBEDDING_CHANNELS) for _ in range(_POINT_KINDS)
+        )
+        self.not_a_point_embed = nn.Embedding(1, EMBEDDING_CHANNELS)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, _MASK_CHANNELS // 4, 2, 2),
+            LayerNorm2d(_MASK_CHANNELS // 4),
+            nn.GELU(),
+            nn.Conv2d(_MASK_CHANNELS // 4, _MASK_CHANNELS, 2, 2),
+            LayerNorm2d(_MASK_CHANNELS),
+            nn.GELU(),
+            nn.Conv2d(_MASK_CHANNELS, EMBEDDING_CHANNELS, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, EMBEDDING_CHANNELS)
+
+    def box_tokens(self, boxes: Tensor) -> Tensor:
+        """Tokens of the two corners.
+
+        Parameters
+        ----------
+        boxes : torch.Tensor, shape (n, 4), float32
+            x0, y0, x1, y1 in pixels of the 256 x 256 picture.
+
+        Returns
+        -------
+        torch.Tensor, shape (n, 2, 256)
+        """
+        # SAM adds half a pixel to every coordinate; the weights are used to it.
+        corners = (boxes.view(-1, 2, 2) + 0.5) / PICTURE_SIDE
+        first = torch.zeros(1, dtype=torch.long, device=boxes.device)
+        kinds = torch.cat([embed(first) for embed in self.point_embeddings[_FIRST_CORNER:]])
+        return self.pe_layer(corners) + kinds
+
+    def grid(self) -> Tensor:
+        """Position tokens of all places of an embedding, shape (1, 256, 64, 64)."""
+        device = self.no_mask_embed.weight.device
+        centre = (torch.arange(EMBEDDING_SIDE, device=device) + 0.5) / EMBEDDING_SIDE
+        y, x = torch.meshgrid(centre, centre, indexing="ij")
+        return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+
+    def without_mask(self) -> Tensor:
+        """What is added to an embedding where no mask is prompted, shape (1, 256, 1, 1)."""
+        return self.no_mask_embed.weight.view(1, -1, 1, 1)

@@ -1,0 +1,87 @@
+"""`radloop segment` as its user meets it: result, second run, every way to ask wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.series import Ball, centred_grid, render, write_ct_series
+
+SHAPE_ZYX = (7, 56, 64)
+BALL = Ball((0, 0, 0), 12.0, 60)
+BOX = "16,12,48,44"  # the ball's own: 19.5 to 44.5 and 15.5 to 40.5
+
+
+def radloop(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli.main", "segment", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160"},
+        check=False,
+    )
+
+
+@pytest.fixture
+def phantom(tmp_path: Path, medsam_weights: Path) -> Path:
+    """A ball in fat, seven slices of 5 mm numbered 1 to 7; the ball's middle is on 4."""
+    affine = centred_grid(SHAPE_ZYX, (5.0, 1.0, 1.0))
+    array = render([BALL], SHAPE_ZYX, affine, -90)
+    array += np.random.default_rng(1).normal(0, 12, array.shape).astype(np.int16)
+    write_ct_series(tmp_path / "in", array, affine)
+    return tmp_path / "in"
+
+
+def test_a_box_becomes_seg_sr_and_a_table_and_again_the_same(phantom: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = radloop(phantom, "--box", BOX, "--slice", "4", "--label", "Round thing", "-o", out)
+
+    assert done.returncode == 0, done.stderr
+    assert "Round thing" in done.stdout and "medsam_lite" in done.stdout
+    result = json.loads((out / "result.json").read_text())["results"][0]
+    assert result["prompt"]["prompt_box"] == BOX
+    assert result["findings"][0]["volume_ml"] == pytest.approx(BALL.volume_ml, rel=0.2)
+
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = radloop(
+        phantom, "--box", BOX, "--slice", "4", "--label", "Round thing", "-o", out, "--json"
+    )
+
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["results"][0] == result
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (["--box", "1,2,3", "--slice", "4"], "RL-1010", "x0,y0,x1,y1"),
+        (["--box", "20,20,20,30", "--slice", "4"], "RL-1011", "0 x 10"),
+        (["--box", "20,20,65,30", "--slice", "4"], "RL-1012", "64 pixels wide and 56 high"),
+        (["--box", BOX, "--slice", "8"], "RL-1013", "numbered 1 to 7"),
+        (["--box", BOX, "--slice", "4", "--label", " "], "RL-1015", "1 to 64"),
+        (["--box", BOX, "--slice", "4", "--series", "1.2.3"], "RL-1020", "there are: 2.25."),
+    ],
+)
+def test_a_wrong_question_is_one_sentence_and_writes_nothing(
+    phantom: Path, tmp_path: Path, asked: list[str], code: str, said: str
+) -> None:
+    done = radloop(phantom, *asked, "-o", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(f"{code}: ") and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    done = radloop(tmp_path / "nothing", "--box", BOX, "--slice", "4")
+
+    assert done.returncode == 2
+    assert "nothing is no folder" in done.stderr

@@ -1,0 +1,133 @@
+"""Following a structure through slices, with a segmenter that is a formula.
+
+It marks what is bright inside the box; so the truth is the phantom, and what is
+tested is the following alone: boxes, pieces, stops.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from operators.models.medsam.picture import Box
+from operators.models.medsam.propagate import (
+    End,
+    FollowRule,
+    bounding_box,
+    continuing_piece,
+    largest_piece,
+    propagate,
+)
+from tests.series import Ball, centred_grid, render
+
+RULE = FollowRule(widen_px=3.0, stop_sd=1.0, smallest_sd_share=0.02)
+WINDOW = (-160.0, 240.0)
+SHAPE_ZYX = (40, 64, 72)
+
+
+def bright_in(array: np.ndarray):
+    """Segmenter: brighter than 0 HU, and the pixel's centre in the box; counts its calls."""
+    calls: list[int] = []
+
+    def segment_slice(k: int, box: Box) -> np.ndarray:
+        calls.append(k)
+        j, i = np.mgrid[: array.shape[1], : array.shape[2]] + 0.5
+        x0, y0, x1, y1 = box
+        return (array[k] > 0) & (i > x0) & (i < x1) & (j > y0) & (j < y1)
+
+    segment_slice.calls = calls  # type: ignore[attr-defined]
+    return segment_slice
+
+
+def noisy(shapes: list[Ball], shape_zyx=SHAPE_ZYX) -> np.ndarray:
+    array = render(shapes, shape_zyx, centred_grid(shape_zyx, (2.0, 1.0, 1.0)))
+    noise = np.random.default_rng(5).normal(0, 8, array.shape)
+    return (array + noise).astype(np.int16)
+
+
+def test_a_ball_is_followed_to_both_poles_and_no_further() -> None:
+    array = noisy([Ball((0, 0, 0), 20.0, 100)])
+
+    found = propagate(array, 20, (14, 10, 58, 54), bright_in(array), window=WINDOW, rule=RULE)
+
+    assert found.ends == (End.EMPTY, End.EMPTY)
+    assert np.array_equal(found.mask, array > 0)
+    assert found.mask[found.first].any() and found.mask[found.last].any()
+    assert not found.mask[: found.first].any() and not found.mask[found.last + 1 :].any()
+
+
+def test_only_the_boxed_one_of_two_balls_is_taken() -> None:
+    left, right = Ball((-18, 0, 0), 14.0, 100), Ball((16, 0, 0), 14.0, 100)
+    array = noisy([left, right])
+    alone = noisy([left]) > 0
+
+    found = propagate(array, 20, (2, 15, 35, 49), bright_in(array), window=WINDOW, rule=RULE)
+
+    assert np.array_equal(found.mask, alone)
+
+
+def test_it_stops_where_the_tissue_changes_and_says_so() -> None:
+    """The upper half of one bright column is 60 HU brighter; noise is 8 HU."""
+    array = noisy([])
+    array[:, 20:40, 20:40] += 1100
+    array[25:, 20:40, 20:40] += 60
+
+    found = propagate(array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, rule=RULE)
+
+    assert (found.first, found.last) == (0, 24)
+    assert found.ends == (End.SERIES, End.INTENSITY)
+
+
+def test_values_beyond_the_window_do_not_stop_it() -> None:
+    """Bone of 400 and of 900 HU is one white in the window."""
+    array = noisy([])
+    array[:, 20:40, 20:40] = 400
+    array[25:, 20:40, 20:40] = 900
+
+    found = propagate(array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, rule=RULE)
+
+    assert (found.first, found.last) == (0, 39)
+
+
+def test_an_empty_box_costs_one_look_and_gives_an_empty_mask() -> None:
+    array = noisy([])
+    look = bright_in(array)
+
+    found = propagate(array, 7, (3, 3, 30, 30), look, window=WINDOW, rule=RULE)
+
+    assert not found.mask.any() and look.calls == [7]
+    assert found.ends == (End.EMPTY, End.EMPTY)
+
+
+def test_every_slice_is_looked_at_once() -> None:
+    array = noisy([Ball((0, 0, 0), 20.0, 100)])
+    look = bright_in(array)
+
+    propagate(array, 20, (14, 10, 58, 54), look, window=WINDOW, rule=RULE)
+
+    assert len(look.calls) == len(set(look.calls))
+    steps = {abs(b - a) for a, b in pairwise(look.calls)}
+    assert steps <= {1, len(look.calls) // 2 + 1}
+
+
+def test_a_bounding_box_is_made_of_pixel_edges() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[4:9, 10:12] = True
+
+    assert bounding_box(mask, 0.0) == (10.0, 4.0, 12.0, 9.0)
+    assert bounding_box(mask, 5.0) == (5.0, 0.0, 17.0, 14.0)
+    assert bounding_box(mask, 50.0) == (0.0, 0.0, 30.0, 20.0)
+
+
+@pytest.mark.parametrize("function", [largest_piece, lambda m: continuing_piece(m, m)])
+def test_of_two_pieces_the_larger_is_kept(function) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[2:4, 2:4] = True
+    mask[10:15, 10:15] = True
+
+    kept = function(mask)
+
+    assert kept.sum() == 25 and kept[12, 12]
+    assert not function(np.zeros((4, 4), bool)).any()

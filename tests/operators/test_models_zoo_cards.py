@@ -1,0 +1,144 @@
+"""The zoo's cards: every label of the bundle, every code looked up where the card says."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.sr._concepts_dict import concepts
+from skimage.color import rgb2lab
+
+from operators.models.card import WeightsUnpinned, load_card, load_zoo_card, read_content
+
+ZOO = Path(__file__).parent.parent.parent / "bundles" / "zoo"
+SPLEEN, WHOLE = ZOO / "spleen_ct_segmentation", ZOO / "wholeBody_ct_segmentation"
+
+VERTEBRAE = [f"L{n}" for n in range(5, 0, -1)]
+VERTEBRAE += [f"T{n}" for n in range(12, 0, -1)] + [f"C{n}" for n in range(7, 0, -1)]
+# channel_def of the bundle's metadata.json, 0.2.5, without the background.
+WHOLE_BODY = [
+    *("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "aorta"),
+    *("inferior_vena_cava", "portal_vein_and_splenic_vein", "pancreas"),
+    *("adrenal_gland_right", "adrenal_gland_left", "lung_upper_lobe_left", "lung_lower_lobe_left"),
+    *("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
+    *(f"vertebrae_{name}" for name in VERTEBRAE),
+    *("esophagus", "trachea", "heart_myocardium", "heart_atrium_left", "heart_ventricle_left"),
+    *("heart_atrium_right", "heart_ventricle_right", "pulmonary_artery", "brain"),
+    *("iliac_artery_left", "iliac_artery_right", "iliac_vena_left", "iliac_vena_right"),
+    *("small_bowel", "duodenum", "colon"),
+    *(f"rib_{side}_{n}" for side in ("left", "right") for n in range(1, 13)),
+    *(
+        f"{name}_{side}"
+        for name in ("humerus", "scapula", "clavicula", "femur", "hip")
+        for side in ("left", "right")
+    ),
+    *("sacrum", "face"),
+    *(
+        f"{name}_{side}"
+        for name in (
+            *("gluteus_maximus", "gluteus_medius", "gluteus_minimus", "autochthon", "iliopsoas"),
+        )
+        for side in ("left", "right")
+    ),
+    "urinary_bladder",
+]
+# Codes that DICOM's CID 7192 does not hold: SNOMED CT's names by the source on the card.
+BY_MAPPING = {
+    "110765007": "Portal vein and splenic vein",
+    "74281007": "Myocardium",
+    "48535007": "First rib",
+    "78247007": "Second rib",
+    "25888004": "Third rib",
+    "25523003": "Fourth rib",
+    "15339008": "Fifth rib",
+    "59558009": "Sixth rib",
+    "24915002": "Seventh rib",
+    "5953002": "Eighth rib",
+    "22565002": "Ninth rib",
+    "77644006": "Tenth rib",
+    "58830002": "Eleventh rib",
+    "43993008": "Twelfth rib",
+    "206007": "Gluteus maximus muscle",
+    "78333006": "Gluteus medius muscle",
+    "75297007": "Gluteus minimus muscle",
+    "244849004": "Deep muscle of back",
+    "68455001": "Iliopsoas muscle",
+}
+CID_7192 = {
+    code: meaning
+    for entry in concepts["SCT"].values()
+    for code, (meaning, groups) in entry.items()
+    if 7192 in groups
+}
+
+
+def test_the_whole_body_card_has_the_bundles_104_labels_in_their_order():
+    segments = load_zoo_card(WHOLE).segments
+
+    assert len(WHOLE_BODY) == 104
+    assert [segment.number for segment in segments] == list(range(1, 105))
+    assert [segment.name for segment in segments] == [name.lower() for name in WHOLE_BODY]
+
+
+@pytest.mark.parametrize("folder", [SPLEEN, WHOLE], ids=lambda folder: folder.name)
+def test_every_code_is_what_its_source_says(folder):
+    for entry in read_content(folder)["segments"]:
+        code, meaning = entry["type"]["value"], entry["type"]["meaning"]
+        if entry["source"] == "CID 7192":
+            assert CID_7192[code] == meaning, entry["name"]
+        else:
+            assert entry["source"].endswith("mapping") and code not in CID_7192
+            assert BY_MAPPING[code] == meaning, entry["name"]
+        assert entry["category"]["value"] == "91723000"
+
+
+def test_sides_are_coded_as_the_names_say_and_pairs_share_their_type():
+    sides = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}
+    segments = {segment.name: segment for segment in load_zoo_card(WHOLE).segments}
+    unsided = {"heart_atrium", "heart_ventricle", "lung_middle_lobe"}  # the type says the side
+    for name, segment in segments.items():
+        side = next((side for side in sides if side in name.split("_")), None)
+        other = {"left": "right", "right": "left"}.get(side or "")
+        if side is None:
+            assert segment.laterality is None, name
+        elif any(name.startswith(stem) for stem in unsided):
+            assert segment.laterality is None and side in segment.type.meaning.lower(), name
+        else:
+            assert segment.laterality is not None
+            assert (segment.laterality.value, segment.laterality.meaning) == sides[side]
+            assert segment.type == segments[name.replace(side, str(other))].type, name
+            assert segment.label.lower().startswith(side)
+
+
+def test_vertebrae_and_ribs_are_coded_by_their_own_number():
+    ordinals = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+    for segment in load_zoo_card(WHOLE).segments:
+        stem, _, number = segment.name.rpartition("_")
+        if stem == "vertebrae":
+            assert segment.type.meaning == f"{number.upper()} vertebra"
+        if stem.startswith("rib_"):
+            assert segment.type.meaning.lower() == f"{ordinals.split()[int(number) - 1]} rib"
+
+
+def test_colours_are_told_apart_and_stable():
+    colours = [segment.colour_rgb for segment in load_zoo_card(WHOLE).segments]
+    lab = rgb2lab(np.array([colours]) / 255.0)[0]
+
+    assert min(np.linalg.norm(a - b) for a, b in combinations(lab, 2)) > 15  # CIE76
+    (spleen,) = load_zoo_card(SPLEEN).segments
+    assert spleen.colour_rgb == colours[0] == (150, 105, 165)
+
+
+@pytest.mark.parametrize("folder", [SPLEEN, WHOLE], ids=lambda folder: folder.name)
+def test_a_zoo_card_names_the_publishers_hash_and_pins_nothing_itself(folder):
+    card = load_zoo_card(folder)
+
+    assert card.published and card.published.files[0].path == "models/model.pt"
+    for file in card.published.files:
+        assert file.hash_type == "md5" and len(file.hash_val) == 32
+        assert file.url.startswith("https://")
+    assert card.weights_sha256 == "" and card.version == card.published.version
+    with pytest.raises(WeightsUnpinned, match="sha256 is null"):
+        load_card(folder)
