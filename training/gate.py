@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from operators.errors import Refusal
-from operators.job import Volume
 from operators.models.bundle import LoadedBundle
 from operators.models.card import Card
 from training.compare import (
@@ -30,10 +29,10 @@ from training.compare import (
     Comparison,
     by_patient,
     compare,
-    dice,
     unfit,
 )
-from training.dataset import Case, Manifest, file_sha256, load_case, read_manifest
+from training.dataset import Manifest, file_sha256, read_manifest
+from training.measure import Measure
 from training.refusals import DatasetChanged, GateChanged, NoChallenger, NotGated
 from training.registry import Registry, Version
 from training.report import write_markdown, write_picture
@@ -189,16 +188,18 @@ def _judge(
         candidate = LoadedBundle(card, registry.weights(challenger))
     except Refusal as refusal:
         return unfit(refusal.reason), []
+    measure = Measure(registry.state, manifest)
     cases = manifest.of("holdout")
     names = tuple(segment.name for segment in card.segments)
     before: dict[str, list[np.ndarray]] = defaultdict(list)
     after: dict[str, list[np.ndarray]] = defaultdict(list)
     for done, case in enumerate(cases):
         progress(done, len(cases))
-        volume, labels = load_case(manifest, case)
-        before[case.patient].append(_dices(card, case, serving, volume, labels))
+        before[case.patient].append(measure.dice(serving, case))
         try:
-            after[case.patient].append(_dices(card, case, candidate, volume, labels))
+            after[case.patient].append(measure.dice(candidate, case))
+        except DatasetChanged:
+            raise
         except (Refusal, RuntimeError, ValueError) as error:
             failed = f"it fails on case {case.case} ({type(error).__name__})"
             return unfit(f"version {challenger.number}: {failed}"), []
@@ -228,21 +229,6 @@ def _trained_on_hold_out(state: StateDir, manifest: Manifest, challenger: Versio
     judging = {case.patient for case in manifest.of("holdout")}
     common = len(seen & judging)
     return f"it learned from {common} of the hold-out patients" if common else None
-
-
-def _dices(
-    card: Card, case: Case, model: LoadedBundle, volume: Volume, labels: np.ndarray
-) -> np.ndarray:
-    """Dice of each structure of the card, shape (structures,); nan where unlabelled."""
-    found = model.segment(volume).labels
-    return np.array(
-        [
-            dice(found == segment.number, labels == segment.number)
-            if segment.name in case.labelled
-            else np.nan
-            for segment in card.segments
-        ]
-    )
 
 
 def _by_name(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

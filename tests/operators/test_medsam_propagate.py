@@ -22,7 +22,8 @@ from operators.models.medsam.propagate import (
 )
 from tests.series import Ball, centred_grid, render
 
-RULE = FollowRule(widen_px=3.0, stop_sd=1.0, smallest_sd_share=0.02)
+RULE = FollowRule(widen_px=3.0, stop_sd=1.0, smallest_sd_share=0.02, slope=1.0)
+STEP_PX = 2.0
 WINDOW = (-160.0, 240.0)
 SHAPE_ZYX = (40, 64, 72)
 
@@ -50,7 +51,9 @@ def noisy(shapes: list[Ball], shape_zyx=SHAPE_ZYX) -> np.ndarray:
 def test_a_ball_is_followed_to_both_poles_and_no_further() -> None:
     array = noisy([Ball((0, 0, 0), 20.0, 100)])
 
-    found = propagate(array, 20, (14, 10, 58, 54), bright_in(array), window=WINDOW, rule=RULE)
+    found = propagate(
+        array, 20, (14, 10, 58, 54), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
+    )
 
     assert found.ends == (End.EMPTY, End.EMPTY)
     assert np.array_equal(found.mask, array > 0)
@@ -63,7 +66,9 @@ def test_only_the_boxed_one_of_two_balls_is_taken() -> None:
     array = noisy([left, right])
     alone = noisy([left]) > 0
 
-    found = propagate(array, 20, (2, 15, 35, 49), bright_in(array), window=WINDOW, rule=RULE)
+    found = propagate(
+        array, 20, (2, 15, 35, 49), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
+    )
 
     assert np.array_equal(found.mask, alone)
 
@@ -74,10 +79,32 @@ def test_it_stops_where_the_tissue_changes_and_says_so() -> None:
     array[:, 20:40, 20:40] += 1100
     array[25:, 20:40, 20:40] += 60
 
-    found = propagate(array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, rule=RULE)
+    found = propagate(
+        array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
+    )
 
     assert (found.first, found.last) == (0, 24)
     assert found.ends == (End.SERIES, End.INTENSITY)
+
+
+def test_a_mask_that_once_falls_upon_a_part_grows_back() -> None:
+    """The segmenter sees a corner of a column on one slice, and then what its box holds."""
+    array = noisy([])
+    array[:, 20:44, 20:44] = 100
+    look = bright_in(array)
+
+    def lapsing(k: int, box: Box) -> np.ndarray:
+        found = look(k, box)
+        if k == 22:
+            found[26:] = found[:, 26:] = False
+        return found
+
+    found = propagate(
+        array, 20, (17, 17, 47, 47), lapsing, window=WINDOW, step_px=STEP_PX, rule=RULE
+    )
+
+    assert found.mask[22].sum() >= 20 * 20  # 24 x 24, its outline moved in by 2
+    assert np.array_equal(found.mask[24:], array[24:] > 0)
 
 
 def test_values_beyond_the_window_do_not_stop_it() -> None:
@@ -86,7 +113,9 @@ def test_values_beyond_the_window_do_not_stop_it() -> None:
     array[:, 20:40, 20:40] = 400
     array[25:, 20:40, 20:40] = 900
 
-    found = propagate(array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, rule=RULE)
+    found = propagate(
+        array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
+    )
 
     assert (found.first, found.last) == (0, 39)
 
@@ -95,7 +124,7 @@ def test_an_empty_box_costs_one_look_and_gives_an_empty_mask() -> None:
     array = noisy([])
     look = bright_in(array)
 
-    found = propagate(array, 7, (3, 3, 30, 30), look, window=WINDOW, rule=RULE)
+    found = propagate(array, 7, (3, 3, 30, 30), look, window=WINDOW, step_px=STEP_PX, rule=RULE)
 
     assert not found.mask.any() and look.calls == [7]
     assert found.ends == (End.EMPTY, End.EMPTY)
@@ -105,7 +134,7 @@ def test_every_slice_is_looked_at_once() -> None:
     array = noisy([Ball((0, 0, 0), 20.0, 100)])
     look = bright_in(array)
 
-    propagate(array, 20, (14, 10, 58, 54), look, window=WINDOW, rule=RULE)
+    propagate(array, 20, (14, 10, 58, 54), look, window=WINDOW, step_px=STEP_PX, rule=RULE)
 
     assert len(look.calls) == len(set(look.calls))
     steps = {abs(b - a) for a, b in pairwise(look.calls)}

@@ -7,6 +7,7 @@ the labels has Dice 1, one with a wrong border misses or adds a known share of v
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from tests.training.making import (
 from training.dataset import Manifest, file_sha256
 from training.gate import GATE_JSON, GATE_MARKDOWN, GATE_PICTURE, Gated, choose_challenger, gate
 from training.holdout import Split
+from training.measure import MEASURED
 from training.promote import champion_of
 from training.refusals import DatasetChanged, NoChallenger
 from training.registry import Registry
-from training.state import StateDir
+from training.state import StateDir, read_lines
 
 
 def patient(
@@ -142,18 +144,40 @@ def test_the_champions_own_labels_let_nothing_through(
 def test_the_gate_says_the_same_again(
     registry: Registry, state: StateDir, card: Card, tmp_path: Path
 ) -> None:
-    import shutil
-
     manifest = make_dataset(state, card, patients(10, soft_hu=20.5))
     gated = judged(registry, card, manifest, tmp_path, soft_hu=30.5)
     before = {file.name: file.read_bytes() for file in gated.folder.iterdir()}
     shutil.rmtree(gated.folder)
+    (state.gates / MEASURED).unlink()
 
     versions = registry.versions(card.name)
     again = gate(card, manifest, registry, champion=versions[0], challenger=versions[1])
 
     assert {file.name: file.read_bytes() for file in again.folder.iterdir()} == before
     assert sorted(before) == [GATE_JSON, GATE_MARKDOWN, GATE_PICTURE]
+
+
+def test_a_value_is_measured_once_and_only_for_what_it_follows_from(
+    registry: Registry, state: StateDir, card: Card, tmp_path: Path
+) -> None:
+    """The champion meets ten patients twice; the second challenger costs ten inferences."""
+    measured = state.gates / MEASURED
+    manifest = make_dataset(state, card, patients(10, soft_hu=20.5))
+    first = judged(registry, card, manifest, tmp_path, soft_hu=30.5)
+    assert len(read_lines(measured)) == 20
+    second = judged(registry, card, manifest, tmp_path, soft_hu=20.5)
+    assert len(read_lines(measured)) == 30
+    assert [s["champion"] for s in first.content["structures"]] == [
+        s["champion"] for s in second.content["structures"]
+    ]
+
+    other = make_dataset(state, card, patients(10, soft_hu=40.5))
+    third = judged(registry, card, other, tmp_path, soft_hu=20.5)
+
+    assert len(read_lines(measured)) == 50
+    assert third.content["structures"][0]["challenger"] == pytest.approx(
+        dice_of(patients(10, soft_hu=40.5), 20.5, 40.5), abs=1e-5
+    )
 
 
 def test_weights_that_do_not_load_are_refused(

@@ -119,6 +119,7 @@ class LoadedMedSam:
             prompt.box,
             lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
             window=window,
+            step_px=volume.spacing_zyx_mm[0] / max(volume.spacing_zyx_mm[1:]),
             rule=self._follow_rule,
         )
         return Segmentation(
@@ -153,9 +154,7 @@ class LoadedMedSam:
     ) -> np.ndarray:
         import torch
 
-        boxes = torch.tensor(
-            [box_in_picture(box, crop)], dtype=torch.float32, device=self._device
-        )
+        boxes = torch.tensor([box_in_picture(box, crop)], dtype=torch.float32, device=self._device)
         logits, _ = self._network.decode(embedding, boxes)
         return to_mask(logits[0], crop, shape)
 

@@ -1,9 +1,12 @@
 """From one box on one slice to a whole structure, slice by slice in both directions.
 
 The next slice's box is that of the mask before it, widened; only the piece of the
-new mask that continues the one before is kept. What ends it: an empty mask, the end
+new mask that continues the one before is kept, and its outline may move no farther
+than the slices are apart (a surface of 45 degrees), but inwards wherever the tissue
+changes: without that a mask that once falls upon a part of the structure stays
+there. What ends it: an empty mask, the end
 of the series, or a mean intensity that leaves the prompted slice's by more than one
-standard deviation. On 18 structures that rule lifted the median Dice from .61
+standard deviation. On 18 structures that last rule lifted the median Dice from .61
 (no stop) to .78, the same as with the extent known; area, overlap and predicted
 IoU hardly ever stopped anything.
 """
@@ -18,6 +21,10 @@ import numpy as np
 from scipy import ndimage
 
 from operators.models.medsam.picture import Box
+
+# What lay deep inside stays inside where its 3 x 3 mean is within 2 SD of the prompted mean.
+SMOOTHED_PX = 3
+ALIKE_SD = 2.0
 
 
 class End(Enum):
@@ -41,11 +48,14 @@ class FollowRule:
     smallest_sd_share : float
         Of the window's width: a smaller standard deviation is not believed (a phantom
         or a padded region has none, and any change would end it).
+    slope : float
+        How far the outline may move from slice to slice, in distances of slices.
     """
 
     widen_px: float
     stop_sd: float
     smallest_sd_share: float
+    slope: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,7 @@ def propagate(
     segment_slice: Callable[[int, Box], np.ndarray],
     *,
     window: tuple[float, float],
+    step_px: float,
     rule: FollowRule,
 ) -> Propagated:
     """Follow a structure from its prompted slice.
@@ -92,6 +103,8 @@ def propagate(
         (slice, box) → mask of that slice, shape (y, x), bool.
     window : tuple of float
         Lowest and highest value that the stop rule tells apart.
+    step_px : float
+        Distance of the slices in widths of a pixel.
     rule : FollowRule
         See there.
     """
@@ -101,7 +114,7 @@ def propagate(
         return Propagated(mask, k, k, (End.EMPTY, End.EMPTY))
     prompted = np.clip(intensity[k][mask[k]], *window).astype(np.float64)
     smallest_sd = rule.smallest_sd_share * (window[1] - window[0])
-    mean, limit = float(prompted.mean()), rule.stop_sd * max(float(prompted.std()), smallest_sd)
+    mean, sd = float(prompted.mean()), max(float(prompted.std()), smallest_sd)
     reached, ends = [], []
     for step in (-1, 1):
         here, end = k, End.SERIES
@@ -111,8 +124,10 @@ def propagate(
             if not found.any():
                 end = End.EMPTY
                 break
-            values = np.clip(intensity[here + step][found], *window)
-            if abs(float(values.mean(dtype=np.float64)) - mean) > limit:
+            plane = np.clip(intensity[here + step], *window).astype(np.float32)
+            alike = np.abs(ndimage.uniform_filter(plane, SMOOTHED_PX) - mean) <= ALIKE_SD * sd
+            found = within_reach(found, mask[here], max(rule.slope * step_px, 1.0), alike)
+            if abs(float(plane[found].mean(dtype=np.float64)) - mean) > rule.stop_sd * sd:
                 end = End.INTENSITY
                 break
             here += step
@@ -133,6 +148,30 @@ def bounding_box(mask: np.ndarray, widen_px: float) -> Box:
         min(float(columns[-1]) + 1 + widen_px, float(width)),
         min(float(rows[-1]) + 1 + widen_px, float(height)),
     )
+
+
+def within_reach(
+    mask: np.ndarray, before: np.ndarray, reach_px: float, alike: np.ndarray
+) -> np.ndarray:
+    """The mask, its outline moved to no farther than `reach_px` from that of the one before.
+
+    Parameters
+    ----------
+    mask, before : numpy.ndarray, shape (y, x), bool
+        Of this slice and of the one before; they have pixels in common.
+    reach_px : float
+        At least 1.
+    alike : numpy.ndarray, shape (y, x), bool
+        Pixels that look like the structure: only those are put back.
+
+    Returns
+    -------
+    numpy.ndarray, shape (y, x), bool
+        One connected piece.
+    """
+    core = (ndimage.distance_transform_edt(before) > reach_px) & alike
+    surroundings = ndimage.distance_transform_edt(~before) <= reach_px
+    return continuing_piece((mask | core) & surroundings, before)
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
