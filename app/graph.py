@@ -247,7 +247,5 @@ def _run(
     progress: Callable[[str], None],
 ) -> StudyJob:
     finished: list[StudyJob] = []
-    RadloopGraph(
-        job=job, models=models, asked=asked, sink=finished.append, progress=progress
-    ).run()
+    RadloopGraph(job=job, models=models, asked=asked, sink=finished.append, progress=progress).run()
     return finished[0]

@@ -29,7 +29,7 @@ def radloop(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def phantom(tmp_path: Path, medsam_weights: Path) -> Path:
+def phantom(tmp_path: Path, medsam_weights: Path) -> Path:  # noqa: ARG001  (skips without them)
     """A ball in fat, seven slices of 5 mm numbered 1 to 7; the ball's middle is on 4."""
     affine = centred_grid(SHAPE_ZYX, (5.0, 1.0, 1.0))
     array = render([BALL], SHAPE_ZYX, affine, -90)

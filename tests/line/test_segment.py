@@ -30,7 +30,7 @@ GRIDS = {
 
 
 @pytest.fixture(scope="module")
-def models(medsam_weights):
+def models(medsam_weights):  # noqa: ARG001  (skips without them)
     """All shipped bundles; LiteMedSAM is loaded once."""
     return load_models()
 
