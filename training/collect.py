@@ -126,7 +126,7 @@ def collect(
     holdout_fraction : float
         For patients that are seen for the first time.
     max_cases : int or None
-        Only so many, those that were confirmed last.
+        Learn from only so many, those that were confirmed last. The hold-out stays whole.
     progress : callable
         Called with cases done and in all.
 
@@ -142,7 +142,6 @@ def collect(
     if not card.segments:
         raise NotTrainable(card.name, "it has no labels of its own")
     chosen = _latest_per_volume(result for result in results if result.bundle == card.name)
-    chosen = chosen[-max_cases:] if max_cases else chosen
     with locked(state.datasets / "collect.lock", "`radloop train collect`", wait=False):
         for leftover in state.datasets.glob(f"{_PARTIAL}*"):  # of a collect that was killed
             shutil.rmtree(leftover)
@@ -150,7 +149,8 @@ def collect(
         for folder in ("image", "label"):
             (partial / folder).mkdir(parents=True)
         try:
-            return _collect(chosen, archive, card, state, holdout_fraction, partial, progress)
+            patients = Patients(state, holdout_fraction)
+            return _collect(chosen, archive, card, state, patients, max_cases, partial, progress)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -173,11 +173,11 @@ def _collect(
     archive: Archive,
     card: Card,
     state: StateDir,
-    holdout_fraction: float,
+    patients: Patients,
+    max_cases: int | None,
     partial: Path,
     progress: Callable[[int, int], None],
 ) -> Collected:
-    patients = Patients(state, holdout_fraction)
     cases: list[Case] = []
     left_out: list[Refused] = []
     for done, result in enumerate(results):
@@ -191,6 +191,7 @@ def _collect(
     progress(len(results), len(results))
     if not cases:
         raise NothingConfirmed(card.name, len(results), [entry.reason for entry in left_out])
+    cases = _limited(cases, max_cases, partial)
     content = encode_manifest(card.name, card.version, card.unit, card.segments, tuple(cases))
     sha256 = hashlib.sha256(content).hexdigest()
     target = state.datasets / sha256
@@ -201,6 +202,16 @@ def _collect(
         sync_folder(state.datasets)
     point_to_latest(state, card.name, sha256)
     return Collected(read_manifest(state, sha256), is_new, tuple(left_out))
+
+
+def _limited(cases: list[Case], max_cases: int | None, folder: Path) -> list[Case]:
+    """Only the last `max_cases` to learn from; the hold-out is never cut: it is the judge."""
+    learning = [case for case in cases if case.split != "holdout"]
+    dropped = learning[: max(0, len(learning) - max_cases)] if max_cases else []
+    for case in dropped:
+        for name in (case.image, case.label):
+            (folder / name).unlink()
+    return [case for case in cases if case not in dropped]
 
 
 def _make_case(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from operators.errors import Refusal
-from operators.models.bundle import LoadedBundle
+from operators.models.bundle import InferenceFailed, LoadedBundle
 from operators.models.card import Card
 from training.compare import (
     BOOTSTRAP_DRAWS,
@@ -97,6 +97,8 @@ def gate(
 ) -> Gated:
     """Compare, decide, and keep the report.
 
+    Labels that the challenger drew itself do not judge it.
+
     Parameters
     ----------
     card : Card
@@ -115,7 +117,7 @@ def gate(
     NoChallenger
         The two are one.
     ModelRefusal
-        The champion itself can't be run.
+        One of the two can't be run on a case, or the champion can't be loaded.
     DatasetChanged
         A hold-out file is not the one that was collected.
     """
@@ -147,7 +149,7 @@ def read_gated(state: StateDir, bundle: str, challenger: Version, champion: Vers
     Raises
     ------
     NotGated
-        There is none.
+        There is none by today's rules.
     GateChanged
         It was changed since.
     """
@@ -161,7 +163,19 @@ def read_gated(state: StateDir, bundle: str, challenger: Version, champion: Vers
         raise GateChanged(file) from error
     if hashlib.sha256(raw).hexdigest() != digest:
         raise GateChanged(file)
-    return Gated(file.parent, json.loads(raw))
+    gated = Gated(file.parent, json.loads(raw))
+    if gated.content.get("rules") != RULES:
+        raise NotGated(bundle, challenger.number, champion.number)
+    return gated
+
+
+def ever_refused(state: StateDir, challenger: Version, champion: Version) -> Gated | None:
+    """A report about these two, on whatever data set, that refused."""
+    for folder in sorted(state.gates.glob(f"{challenger.sha256}-{champion.sha256}-*")):
+        content = _known(folder)
+        if content is not None and content["decision"] == "refused":
+            return Gated(folder, content)
+    return None
 
 
 def _known(folder: Path) -> dict[str, Any] | None:
@@ -189,20 +203,18 @@ def _judge(
     except Refusal as refusal:
         return unfit(refusal.reason), []
     measure = Measure(registry.state, manifest)
-    cases = manifest.of("holdout")
+    cases = [c for c in manifest.of("holdout") if c.weights_sha256 != challenger.sha256]
     names = tuple(segment.name for segment in card.segments)
     before: dict[str, list[np.ndarray]] = defaultdict(list)
     after: dict[str, list[np.ndarray]] = defaultdict(list)
     for done, case in enumerate(cases):
         progress(done, len(cases))
-        before[case.patient].append(measure.dice(serving, case))
         try:
+            before[case.patient].append(measure.dice(serving, case))
             after[case.patient].append(measure.dice(candidate, case))
-        except DatasetChanged:
-            raise
-        except (Refusal, RuntimeError, ValueError) as error:
-            failed = f"it fails on case {case.case} ({type(error).__name__})"
-            return unfit(f"version {challenger.number}: {failed}"), []
+        except (RuntimeError, ValueError, MemoryError) as error:
+            # Perhaps only short of memory: no decision, so that it can be asked again.
+            raise InferenceFailed(card.name, case.series_instance_uid, error) from error
     progress(len(cases), len(cases))
     shape = (len(before), len(names))
     serves, wants = (by_patient(found).reshape(shape) for found in (before, after))
@@ -246,7 +258,7 @@ def _content(
     comparison: Comparison,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    judging = manifest.of("holdout")
+    judging = [c for c in manifest.of("holdout") if c.weights_sha256 != challenger.sha256]
     return {
         "schema": 1,
         "bundle": card.name,
@@ -260,7 +272,7 @@ def _content(
         "cases": len(judging),
         # A label that was confirmed unchanged is its model's own answer.
         "labels_by_champion": sum(c.weights_sha256 == champion.sha256 for c in judging),
-        "labels_by_challenger": sum(c.weights_sha256 == challenger.sha256 for c in judging),
+        "left_out_as_labelled_by_challenger": len(manifest.of("holdout")) - len(judging),
         "mean_difference": _rounded(comparison.mean_difference),
         "interval": [_rounded(bound) for bound in comparison.interval or ()] or None,
         "structures": [

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from operators.models.card import Card
 from operators.models.champion import ChampionInvalid, Weights, read_champion, write_champion
-from training.gate import Gated, read_gated
+from training.gate import Gated, ever_refused, read_gated
 from training.refusals import GateSaysNo, NothingBefore, StateDamaged
 from training.registry import Registry, Version
 from training.state import StateDir, append_line, locked, read_lines
@@ -102,7 +102,7 @@ def promote(
     NotGated, GateChanged
         No report about exactly this challenger and the champion of now.
     GateSaysNo
-        Refused; or undecided, without override.
+        Refused, on this or an earlier data set; or undecided, without override.
     ModelRefusal
         The challenger's weights are missing or changed.
     """
@@ -114,6 +114,10 @@ def promote(
         gated = read_gated(registry.state, card.name, challenger, before)
         if gated.decision != "promote" and not (override and gated.decision == "undecided"):
             raise GateSaysNo(gated.decision, gated.reasons)
+        if gated.decision == "undecided" and (
+            earlier := ever_refused(registry.state, challenger, before)
+        ):
+            raise GateSaysNo(earlier.decision, earlier.reasons)
         needed = override if gated.decision == "undecided" else None
         entry = {
             "action": "promote",

@@ -56,14 +56,14 @@ def write_markdown(content: dict[str, Any], file: Path, picture: str) -> None:
 def _bias(content: dict[str, Any]) -> str:
     """Whose answers the labels are: an unchanged one gives its own model a Dice of 1."""
     total, own = content["cases"], content["labels_by_champion"]
-    theirs = content["labels_by_challenger"]
-    if not own and not theirs:
-        return "No label was drawn by either of the two."
-    return (
-        f"{own} of {total} labels were drawn by the champion itself and {theirs} by the "
-        "challenger: where such a label was confirmed unchanged, its own model has Dice 1 and "
-        "the other can only lose."
-    )
+    theirs = content["left_out_as_labelled_by_challenger"]
+    said = [f"{theirs} cases whose labels the challenger drew do not count."] if theirs else []
+    if own:
+        said.append(
+            f"{own} of {total} labels were drawn by the champion itself: where such a label was "
+            "confirmed unchanged, the champion has Dice 1 and the challenger can only lose."
+        )
+    return " ".join(said) or "No label was drawn by either of the two."
 
 
 def _means(row: dict[str, Any]) -> tuple[float, float] | None:

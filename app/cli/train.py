@@ -49,7 +49,7 @@ def collect(
     bundle: BundleOption = None,
     max_cases: Annotated[
         int | None,
-        typer.Option(help="Only the newest confirmed results; all if not given.", min=1),
+        typer.Option(help="Learn from only so many, the newest; the hold-out stays whole.", min=1),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -107,9 +107,8 @@ def find_result(
     Parameters
     ----------
     result : str
-        SOP Instance UID of one of our SRs; or a Study Instance UID, where the study has
-        one current result without a verdict, or one current result at all. Current: of
-        a bundle's results on the same volume, the newest.
+        SOP Instance UID of one of our SRs; or a Study Instance UID, where the archive holds
+        exactly one of them in that study: which of several a reader saw, nobody can tell.
     register : Register
         What is ours.
     latest : mapping
@@ -129,32 +128,17 @@ def find_result(
         if entry.kind != "SR":
             raise ResultUnfit(entry)
         return entry
-    current = _current(register.in_study(result, "SR"))
-    if len(current) > 1:
-        current = [candidate for candidate in current if archive.holds(candidate)] or current
-    if not current:
+    results = register.in_study(result, "SR")
+    if not results:
         raise ResultUnknown(result, register.file)
-    waiting = [candidate for candidate in current if candidate.sop_instance_uid not in latest]
-    for candidates in (waiting, current):
-        if len(candidates) == 1:
-            return candidates[0]
+    if len(results) > 1:
+        results = [candidate for candidate in results if archive.holds(candidate)] or results
+    if len(results) == 1:
+        return results[0]
     raise ResultAmbiguous(
         result,
-        [(candidate, _state(latest.get(candidate.sop_instance_uid))) for candidate in current],
+        [(candidate, _state(latest.get(candidate.sop_instance_uid))) for candidate in results],
     )
-
-
-def _current(entries: list[Written]) -> list[Written]:
-    """The newest of each bundle on each volume; several where they are equally new."""
-    newest: dict[tuple[str, str, str], str] = {}
-    for entry in entries:
-        about = (entry.source_series_uid, entry.part, entry.bundle)
-        newest[about] = max(entry.recorded_at, newest.get(about, ""))
-    return [
-        entry
-        for entry in entries
-        if entry.recorded_at == newest[(entry.source_series_uid, entry.part, entry.bundle)]
-    ]
 
 
 def _state(verdict: Verdict | None) -> str:

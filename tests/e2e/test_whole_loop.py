@@ -242,7 +242,11 @@ def test_a_study_a_verdict_and_a_set_of_weights_go_once_around(data_dir: Path, t
         sabotaged = register(site, "sabotaged", few["manifest"], blind)
         refused = site.radloop("train", "gate", "--version", sabotaged["number"])
         assert refused["decision"] == "refused" and refused["interval"][1] < 0
-        said = site.radloop("train", "promote", "--version", sabotaged["number"], status=1)
+        said = site.radloop(
+            *("train", "promote", "--version", sabotaged["number"]),
+            *("--override", "because", "--as", READER),
+            status=1,
+        )
         assert "refused" in said
 
         # A fine-tune of the worse champion, by the bundle's own config, on what was confirmed.

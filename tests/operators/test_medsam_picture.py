@@ -107,6 +107,7 @@ def test_what_the_network_marks_comes_back_to_the_pixels_of_the_box(corners, sha
 
     j, i = np.mgrid[:rows, :columns] + 0.5
     depth = np.minimum(np.minimum(i - x0, x1 - i), np.minimum(j - y0, y1 - j))
-    slack = 0.05 + 0.75 * max(crop.shape) / 256  # three quarters of a picture's pixel
+    # Averaging rounds the corners by up to half a pixel; a picture's pixel may be wider still.
+    slack = 0.5 + 0.75 * max(crop.shape) / 256
     assert mask[depth > slack].all()
     assert not mask[depth < -slack].any()
