@@ -137,7 +137,7 @@ def _npm_pack(folder: Path) -> Path:
         raise OhifNotFetched(PACKAGE, "npm is not installed")
     try:
         done = subprocess.run(
-            [npm, "pack", PACKAGE, "--silent", "--pack-destination", str(folder), *NPM_PATIENCE],
+            [npm, "pack", PACKAGE, "--silent", *NPM_PATIENCE],  # packs into its own folder
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,

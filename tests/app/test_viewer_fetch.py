@@ -123,6 +123,25 @@ def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:
         unpack_dist(tarball, tmp_path / "dist")
 
 
+def test_a_relative_folder_is_the_caller_s_not_npm_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make ohif` calls it: npm runs elsewhere, and packs into the folder it runs in."""
+    integrity = pack(tmp_path / "ohif.tgz", BUILD)
+    (tmp_path / "bin").mkdir()
+    npm = tmp_path / "bin" / "npm"
+    npm.write_text(
+        f'#!/bin/sh\ncase "$*" in *--pack-destination*) cd "$5" || exit 254;; esac\n'
+        f'cp "{tmp_path}/ohif.tgz" .\n'
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+
+    assert fetch(Path("var/ohif"), integrity=integrity) is True
+    assert (tmp_path / "var" / "ohif" / "index.html").is_file()
+
+
 def test_without_npm_the_sentence_names_the_way_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
