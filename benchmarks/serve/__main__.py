@@ -53,7 +53,10 @@ def title(process: psutil.Process) -> str:
         return "worker"
     if "resource_tracker" in " ".join(process.cmdline()):
         return "Python's resource tracker"
-    return "service" if "serve" in process.cmdline() else f"child {process.pid}"
+    if "serve" in process.cmdline():
+        return "service"
+    # A spawned child's command line says nothing; only the API has imported FastAPI.
+    return "API" if "pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text() else "listener"
 
 
 def holds_models(process: psutil.Process) -> bool:
