@@ -68,7 +68,7 @@ class Site:
             env=environment(self.folder, self.settings),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1500,
             check=False,
         )
         said = f"{arguments}: {done.stdout[-1500:]} {done.stderr[-1500:]}"
