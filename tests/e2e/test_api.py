@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset
 
 from tests.app.conftest import until
-from tests.e2e.callers import HYBRID, LOCAL, caller, error, parts
+from tests.e2e.callers import HYBRID, LOAD_SECONDS, LOCAL, caller, error, parts
 from tests.e2e.cloud import GOOD, Cloud, cloud_server
 from tests.e2e.serving import ROOT, Served, serve
 from tests.series import Ball, centred_grid, render, write_ct_series
@@ -346,6 +346,7 @@ def test_uploads_leave_no_trace(house: House, phantom: list[Path]) -> None:
 
 def test_only_one_process_holds_the_models(house: House) -> None:
     house.client.get("/openapi.json")
+    house.served.wait_for("worker: ready", LOAD_SECONDS)  # or none would hold them yet
     mapped = [
         any("libtorch" in entry.path for entry in child.memory_maps())
         for child in house.served.children()
