@@ -31,7 +31,7 @@ from training.compare import (
     compare,
     unfit,
 )
-from training.dataset import Manifest, file_sha256, read_manifest
+from training.dataset import Case, Manifest, file_sha256, read_manifest
 from training.measure import Measure
 from training.refusals import DatasetChanged, GateChanged, NoChallenger, NotGated
 from training.registry import Registry, Version
@@ -203,7 +203,7 @@ def _judge(
     except Refusal as refusal:
         return unfit(refusal.reason), []
     measure = Measure(registry.state, manifest)
-    cases = [c for c in manifest.of("holdout") if c.weights_sha256 != challenger.sha256]
+    cases = _judging(manifest, challenger)
     names = tuple(segment.name for segment in card.segments)
     before: dict[str, list[np.ndarray]] = defaultdict(list)
     after: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -227,6 +227,11 @@ def _judge(
         for row, patient in enumerate(before)
     ]
     return compare(serves, wants, names), rows
+
+
+def _judging(manifest: Manifest, challenger: Version) -> list[Case]:
+    """Hold-out cases but those whose labels the challenger drew: it would have Dice 1 there."""
+    return [case for case in manifest.of("holdout") if case.weights_sha256 != challenger.sha256]
 
 
 def _trained_on_hold_out(state: StateDir, manifest: Manifest, challenger: Version) -> str | None:
@@ -258,7 +263,7 @@ def _content(
     comparison: Comparison,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    judging = [c for c in manifest.of("holdout") if c.weights_sha256 != challenger.sha256]
+    judging = _judging(manifest, challenger)
     return {
         "schema": 1,
         "bundle": card.name,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.compare.claude import Usage
+from app.intake.spool import sync_folder
 from app.settings import Settings
 from operators.job import Severity
 
@@ -68,8 +69,4 @@ def append(state_dir: Path, record: dict[str, Any]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(state_dir)
