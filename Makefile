@@ -10,9 +10,9 @@ STUDY ?=
 LOOP ?=
 OHIF_TARBALL ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
-  libpixelmed-java pixelmed-apps default-jre-headless chromium
+  libpixelmed-java pixelmed-apps default-jre-headless chromium postgresql
 
-.PHONY: help setup system weights ohif viewer-build demo test test-fast lint format bench lock train evaluate atlas data clean
+.PHONY: help setup system weights ohif viewer-build demo test test-fast chaos lint format bench lock train evaluate atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ test: setup system weights viewer-build  ## Run all tests (RADLOOP_DATA names th
 
 test-fast: setup weights  ## Run the tests that need no server
 	$(BIN)/python -m pytest -n auto --ignore tests/e2e
+
+chaos: setup system  ## Kill service, listener, worker and Orthanc 200 times at random (RADLOOP_CHAOS_SEED repeats a run)
+	RADLOOP_CHAOS_KILLS=$${RADLOOP_CHAOS_KILLS:-200} $(BIN)/python -m pytest -s tests/e2e/test_chaos.py
 
 lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

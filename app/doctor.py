@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.delivery import from_settings
+from app.intake.tls import TlsError, expires_at, listener_context
 from app.settings import Settings, SettingsRefusal, load_settings, settings_file
 from operators.errors import Refusal
 
@@ -30,6 +32,7 @@ Status = Literal["ok", "missing", "warning"]
 
 REINSTALL = "`make setup`, or: pip install -c constraints.txt -e ."
 CHILD_SECONDS = 60.0
+TLS_WARNING_DAYS = 30
 PIXELMED_JAR = Path("/usr/share/java/pixelmed.jar")
 OHIF_PAGE = Path("var/ohif/index.html")
 DECODERS = {  # package → what it decodes, by transfer syntax
@@ -106,6 +109,7 @@ def examine() -> tuple[list[Check], Settings | None]:
             lambda: _folders(in_force),
             lambda: _port(in_force),
             lambda: _access(in_force),
+            lambda: _tls(in_force),
             lambda: _destinations(in_force),
         ]
     # Children are asked meanwhile. Only they run beside anything: two threads that import the
@@ -150,6 +154,7 @@ def _libraries() -> Iterator[Check]:
         ("pynetdicom", "pynetdicom", "C-STORE and C-ECHO"),
         ("highdicom", "highdicom", "SEG and SR that follow the standard"),
         ("orthanc_api_client", "orthanc-api-client", "delivery to Orthanc"),
+        ("dicomweb_client", "dicomweb-client", "delivery to DICOMweb servers"),
     ]
     for module, package, purpose in wanted:
         if importlib.util.find_spec(module) is None:
@@ -285,12 +290,35 @@ def _access(settings: Settings) -> Iterator[Check]:
         yield Check("access", "warning", False, found, purpose, remedy)
 
 
+def _tls(settings: Settings) -> Iterator[Check]:
+    certificate, private_key = settings.tls_certificate, settings.tls_private_key
+    purpose = "encryption of what arrives by C-STORE"
+    try:
+        context = listener_context(certificate, private_key, settings.tls_ca)
+        if context is None or certificate is None or private_key is None:
+            remedy = "set tls_certificate and tls_private_key, and tls_ca to ask for peers' ones"
+            yield Check("TLS", "warning", False, "none: patient data comes plain", purpose, remedy)
+            return
+        ends = expires_at(certificate, private_key)
+    except TlsError as error:
+        yield Check("TLS", "missing", True, str(error), purpose, "mend the file that is named")
+        return
+    days = (ends - time.time()) / 86400
+    found = f"{certificate} ends {time.strftime('%Y-%m-%d', time.gmtime(ends))}, in {days:.0f} days"
+    found += ", peers must show one" if settings.tls_ca else ", peers need show none"
+    if days < TLS_WARNING_DAYS:
+        remedy = "renew it, then restart `radloop serve`"
+        yield Check("TLS", "warning", False, found, purpose, remedy)
+    else:
+        yield Check("TLS", "ok", True, found, purpose)
+
+
 def _destinations(settings: Settings) -> Iterator[Check]:
     purpose = "where results go"
     destinations = from_settings(settings)
     if not destinations:
         found = f"none: results stay in {settings.output_dir}"
-        remedy = "set orthanc_url, deliver_to_folder or deliver_to_cstore"
+        remedy = "set orthanc_url, deliver_to_stow, deliver_to_cstore or deliver_to_folder"
         yield Check("destination", "warning", False, found, purpose, remedy)
     for destination in destinations:
         try:

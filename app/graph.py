@@ -9,7 +9,7 @@ what is costly, the models, is made once and handed in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from operators.models.medsam.request import BoxPrompt
 from operators.models.operator import BundleInference
 from operators.models.warm import WarmModels
 from operators.study.operator import SeriesChooser, SeriesSelector, StudySource
+from operators.study.select import RoutedPair
 from operators.volume.operator import VolumeBuilder
 
 Announce = Callable[[type[Operator]], Callable[..., Operator]]
@@ -75,6 +76,8 @@ class RadloopGraph(Application):
     asked : str, Asked or None
         What a person wants: this bundle, whatever the body part says, or what lies in
         a box; None: whatever the cards match.
+    routed : collection of RoutedPair or None
+        Where nobody asked: only these pairs of bundle and series; None: any.
     sink : callable
         Receives the finished job.
     progress : callable
@@ -87,10 +90,11 @@ class RadloopGraph(Application):
         job: StudyJob,
         models: WarmModels,
         asked: str | Asked | None,
+        routed: Collection[RoutedPair] | None,
         sink: Callable[[StudyJob], None],
         progress: Callable[[str], None],
     ) -> None:
-        self._job, self._models, self._asked = job, models, asked
+        self._job, self._models, self._asked, self._routed = job, models, asked, routed
         self._sink, self._progress = sink, progress
         super().__init__(argv=["radloop"])
 
@@ -117,7 +121,11 @@ class RadloopGraph(Application):
         cards = self._models.cards.items()
         accepts = {name: card.accepts for name, card in cards if not card.prompted}
         return announced(SeriesSelector)(
-            self, accepts_by_bundle=accepts, forced_bundle=bundle, name="selection"
+            self,
+            accepts_by_bundle=accepts,
+            forced_bundle=bundle,
+            routed=self._routed,
+            name="selection",
         ), announced(BundleInference)(self, models=self._models, name="inference")
 
     def _by_person(self, asked: Asked, announced: Announce) -> tuple[Operator, Operator]:
@@ -167,6 +175,7 @@ def analyse(
     *,
     models: WarmModels,
     bundle: str | None = None,
+    routed: Collection[RoutedPair] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> StudyJob:
     """Run the graph once, in this process.
@@ -183,6 +192,9 @@ def analyse(
         From `load_models`.
     bundle : str or None
         Run this bundle whatever the body part says.
+    routed : collection of RoutedPair or None
+        What the site's routes send where (`app.routes.plan.Plan.pairs`); None: the cards
+        alone decide. Not asked where `bundle` is given.
     progress : callable
         Called with the name of each stage as it begins.
 
@@ -201,7 +213,7 @@ def analyse(
     if bundle is not None and models.card(bundle).prompted:
         raise NeedsBox(bundle)
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, bundle, progress)
+    return _run(job, models, bundle, progress, routed)
 
 
 def segment(
@@ -245,7 +257,15 @@ def _run(
     models: WarmModels,
     asked: str | Asked | None,
     progress: Callable[[str], None],
+    routed: Collection[RoutedPair] | None = None,
 ) -> StudyJob:
     finished: list[StudyJob] = []
-    RadloopGraph(job=job, models=models, asked=asked, sink=finished.append, progress=progress).run()
+    RadloopGraph(
+        job=job,
+        models=models,
+        asked=asked,
+        routed=routed,
+        sink=finished.append,
+        progress=progress,
+    ).run()
     return finished[0]

@@ -29,13 +29,13 @@ RESULT_FILE = "result.json"  # operators.evidence.result writes it; its import w
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 
-Kind = Literal["SEG", "SR", "VERIFIED_SR"]
+Kind = Literal["SEG", "SR", "VERIFIED_SR", "KOS"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS written (
   sop_instance_uid TEXT PRIMARY KEY,
   sha256 TEXT NOT NULL,                -- of the file's bytes
-  kind TEXT NOT NULL,                  -- SEG, SR or VERIFIED_SR
+  kind TEXT NOT NULL,                  -- SEG, SR, VERIFIED_SR or KOS
   study_instance_uid TEXT NOT NULL,
   source_series_uid TEXT NOT NULL,     -- series that the result is about
   part TEXT NOT NULL,
@@ -100,7 +100,8 @@ class Written:
     sop_instance_uid, sha256 : str
         Which object, and the digest of its file's bytes.
     kind : Kind
-        SEG, SR, or the copy of an SR that bears a reader's verdict.
+        SEG, SR, the copy of an SR that bears a reader's verdict, or the key object
+        selection that rejects some of them.
     study_instance_uid, source_series_uid, part, bundle, weights_sha256 : str
         What it is about and whose result it is.
     recorded_at : str
@@ -242,6 +243,16 @@ def describe(folder: Path, names: Sequence[str]) -> list[Written]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         entries.append(Written(sha256=digest, **described[name]))
     return entries
+
+
+def objects_in(folder: Path) -> list[tuple[Path, Written]]:
+    """Every object in an output folder that `result.json` describes and that is still there."""
+    if not (folder / RESULT_FILE).is_file():
+        return []
+    names = [name for name in _described(folder) if (folder / name).is_file()]
+    return [
+        (folder / name, entry) for name, entry in zip(names, describe(folder, names), strict=True)
+    ]
 
 
 def _described(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The service: listener, ledger, worker and courier around one loop.
+"""The service: listener, ledger, workflows and API around one loop.
 
 The parent of all other processes. It owns the signals and the ledger and never
 waits for anybody: each turn of the loop asks the others what is new. What has
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import signal
 import sqlite3
 import threading
@@ -20,28 +19,31 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.api.desk import open_desk
-from app.delivery.courier import Courier, ResultsGone
-from app.delivery.destination import DeliveryRefusal, Destination, DestinationUnreachable
+from app.delivery.destination import DeliveryRefusal, Destination
 from app.intake import journal
-from app.intake.ledger import Ledger, State, StudyVersion
+from app.intake.ledger import UNFINISHED, Ledger, State, StudyVersion
 from app.intake.listener import ListenerConfig
 from app.intake.process import IntakeProcess, bind_patiently
-from app.intake.spool import Spool, sync_folder
-from app.register import Register, RegisterRefusal, describe
-from app.settings import Settings
-from app.worker.messages import Broken, JobFactory, Message, Outcome, Ready, Request, Unfit
-from app.worker.supervisor import Supervisor
+from app.intake.spool import Spool
+from app.intake.tls import TlsError, listener_context
+from app.settings import Settings, TlsUnusable
+from app.telemetry.refusals import TelemetryRefusal
+from app.telemetry.watch import Watch
+from app.worker.messages import JobFactory
+from app.workflow.host import Host
+from app.workflow.manifest import write_manifest
+from app.workflow.planning import Planner
+from app.workflow.study import Task
+from app.workflow.told import count, take_in
 from operators.errors import Refusal
 
 TURN_SECONDS = 0.1
 TROUBLE_SECONDS = 1.0
-MAX_RETRY_SECONDS = 60.0
-LEFT_OUT = " (left out: "
-SPOOL_INCOMPLETE = (
-    "RL-0614: an acknowledged instance is missing from the spool. "
-    "Restore the spool from its backup; what is sent again under the same UIDs is not retried yet."
-)
+SLOT = "serve"
+DISPATCH_BATCH = 20
 
 
 class ServeRefusal(Refusal):
@@ -111,13 +113,14 @@ class Service:
     ) -> None:
         self._settings, self._say = settings, say
         self._lock = _lock_spool(settings.spool)
-        self._register = Register(settings.state_dir)
         try:
             self._spool = Spool(settings.spool, settings.min_free_bytes)
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             self._ledger = Ledger(journal.prepare(self._spool.journal_file), self._spool)
         except (OSError, sqlite3.Error) as error:
             raise FolderUnusable(settings.spool, str(error)) from error
+        self._watch = Watch(settings, self._spool)
+        self._planner = Planner(settings, self._spool, self._ledger.arrivals)
         try:
             listening = bind_patiently(settings.host, settings.port)
         except OSError as error:
@@ -125,12 +128,11 @@ class Service:
             raise PortTaken(settings.host, settings.port, why) from error
         self._address = listening.getsockname()[:2]
         self._intake = IntakeProcess(_listener_config(settings), listening)
-        self._worker = Supervisor(factory, settings.study_timeout_s)
         self._desk = open_desk(settings)
-        self._courier = Courier(destinations)
-        self._running: StudyVersion | None = None
-        self._inbox: list[Message] = []
-        self._retry_at: dict[str, float] = {}
+        self._destinations = tuple(destinations)
+        self._host = Host(
+            settings, factory=factory, destinations=destinations, slot=SLOT, desk=self._desk
+        )
         self._stop_at: float | None = None
 
     def run(self) -> None:
@@ -142,18 +144,22 @@ class Service:
         try:
             self._spool.sweep()
             self._announce()
-            self._tell(self._ledger.recover())
+            self._watch.started()
+            self._ledger.recover()
+            self._carry_over()
             while self._stop_at is None:
                 self._turn()
                 time.sleep(TURN_SECONDS)
             self._drain()
         finally:
             self._intake.stop()
-            self._worker.stop()
+            if (handed_back := self._host.stop()) is not None:
+                self._hand_back(handed_back)
             if self._desk is not None:
                 self._desk.stop()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            self._watch.stopped()
             self._lock.close()
         self._say("stopped")
 
@@ -169,11 +175,13 @@ class Service:
         if not settings.allowed_calling_aets and not settings.allowed_addresses:
             self._say("anyone who reaches the port may send (allowed_calling_aets is empty)")
         self._say(f"spool {settings.spool}; results in {settings.output_dir}")
-        if not self._courier.destinations:
+        if not self._destinations:
             self._say("no destination is set: results stay in the output folder")
         if self._desk is not None:
             self._desk.announce(self._say)
-        for destination in self._courier.destinations:
+        if self._watch.address is not None:
+            self._say(f"metrics on {self._watch.address}")
+        for destination in self._destinations:
             # In a thread: a destination that is down must not delay the listener.
             threading.Thread(target=self._introduce, args=(destination,), daemon=True).start()
         self._say("worker: loading models")
@@ -190,186 +198,119 @@ class Service:
             if (died := self._intake.poll()) is not None:
                 self._say(died)
             self._hear_desk()
-            self._tell(self._ledger.group())
-            self._tell(self._ledger.complete(self._settings.quiet_seconds))
-            self._hear_worker()
-            self._begin_analysis()
-            self._hear_courier()
-            self._begin_delivery()
-        except (OSError, sqlite3.Error) as error:
-            self._say(f"trouble with spool or journal, trying again: {error}")
+            self._supersede(self._ledger.group())
+            self._tell(self._ledger.complete(self._planner.least_quiet_seconds, self._quiet))
+            self._dispatch()
+            self._hear_workflows()
+        except (OSError, sqlite3.Error, SQLAlchemyError, TelemetryRefusal) as error:
+            why = type(error).__name__ if isinstance(error, SQLAlchemyError) else error
+            self._say(f"trouble with spool, journal or database, trying again: {why}")
             time.sleep(TROUBLE_SECONDS)
 
     def _tell(self, changes: Sequence[StudyVersion]) -> None:
         for study in changes:
             subject = f"study {study.study_uid} v{study.version}" if study.study_uid else "instance"
             self._say(f"{subject}: {study.state}" + (f": {study.reason}" if study.reason else ""))
+            self._watch.saw(study, self._ledger)
 
-    def _move(
-        self, study: StudyVersion, state: State, reason: str = "", *, failed_attempt: bool = False
-    ) -> StudyVersion:
-        moved = self._ledger.move(study, state, reason, failed_attempt=failed_attempt)
-        self._tell([moved])
-        return moved
+    def _move(self, study: StudyVersion, state: State, reason: str = "") -> None:
+        self._tell([self._ledger.move(study, state, reason)])
+
+    def _supersede(self, changes: Sequence[StudyVersion]) -> None:
+        """Workflows of older versions end where they are; said before the new one has any."""
+        for study in changes:
+            if study.state is State.RECEIVING and study.version > 1:
+                self._host.board.set_current(study.study_uid, study.version)
+        self._tell(changes)
+
+    def _quiet(self, study: StudyVersion) -> float | None:
+        wanted = self._planner.wanted(study)
+        return wanted.quiet_seconds if wanted is not None else None
+
+    def _carry_over(self) -> None:
+        for study_uid, version in sorted(self._host.carry_over()):
+            study = self._ledger.find(study_uid, version)
+            if study is not None and study.state in UNFINISHED:
+                self._move(study, State.READY, "waited through an upgrade")
+
+    def _hand_back(self, name: str) -> None:
+        for study in self._ledger.in_state(State.RUNNING):
+            if study.name == name:
+                self._move(study, State.QUEUED, "handed back by a stop")
 
     def _hear_desk(self) -> None:
         if self._desk is not None:
             for line in self._desk.poll():
                 self._say(line)
 
-    # Analysis
+    # Studies
 
-    def _begin_analysis(self) -> None:
-        if not self._worker.is_idle:
-            return
-        # A caller waits; a routine study does not. One that has begun is never interrupted.
-        if self._desk is not None and (asked := self._desk.next_request()) is not None:
-            self._worker.submit(asked)
-            return
-        for study in self._ledger.in_state(State.READY):
-            if time.monotonic() < self._retry_at.get(study.name, 0.0):
+    def _dispatch(self) -> None:
+        """Give complete studies to the workflows; at most `DISPATCH_BATCH` in one turn."""
+        for study in self._ledger.in_state(State.READY)[:DISPATCH_BATCH]:
+            if (wanted := self._planner.wanted(study)) is None:
                 continue
-            request = Request(
-                self._spool.work / study.name,
-                self._settings.output_dir / study.name,
-                study.recorded_at,
+            self._planner.forget(study)
+            if wanted.is_nothing:
+                self._move(study, State.NOT_APPLICABLE, "no route wants it")
+                continue
+            write_manifest(self._spool, study.name, self._ledger.inputs(study))
+            self._host.board.set_current(study.study_uid, study.version)
+            self._host.enqueue(
+                Task(
+                    study.name,
+                    study.study_uid,
+                    study.version,
+                    study.trial,
+                    study.recorded_at,
+                    wanted.deliver,
+                    wanted.routed,
+                    wanted.priority,
+                )
             )
-            try:
-                self._lay_out(study, request)
-            except FileNotFoundError:
-                self._move(study, State.FAILED, SPOOL_INCOMPLETE)
+            # Only now: where this turn is cut off before, it is repeated, and enqueued once.
+            self._move(study, State.QUEUED)
+
+    def _hear_workflows(self) -> None:
+        for line in self._host.poll():
+            self._say(line)
+        entries = self._host.board.read()
+        if not entries:
+            return
+        for entry in entries:
+            change = take_in(self._ledger, entry)
+            if change is None:
                 continue
-            self._running = self._move(study, State.RUNNING)
-            self._worker.submit(request)
-            return
-
-    def _lay_out(self, study: StudyVersion, request: Request) -> None:
-        for folder in (request.input_dir, request.output_dir):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        for number, name in enumerate(self._ledger.inputs(study)):
-            os.link(self._spool.path(name), request.input_dir / f"{number:06d}.dcm")
-
-    def _hear_worker(self) -> None:
-        self._inbox += self._worker.poll()
-        while self._inbox:
-            self._on_message(self._inbox[0])
-            self._inbox.pop(0)  # only now: the journal may have refused
-
-    def _on_message(self, message: Message) -> None:
-        if self._desk is not None and self._desk.hear(message):
-            return
-        if isinstance(message, Ready):
-            self._say(f"worker: ready after {message.seconds:.1f} s")
-            return
-        if isinstance(message, Unfit):
-            self._say(f"worker: {message.reason}; it is started again")
-            return
-        study, self._running = self._running, None
-        assert study is not None
-        try:
-            if self._ledger.is_superseded(study):
-                self._move(study, State.SUPERSEDED, "more instances came")
-            elif isinstance(message, Outcome):
-                self._settle(study, message)
-            else:
-                self._try_again(study, message)
-        except (OSError, sqlite3.Error):
-            self._running = study
-            raise
-        shutil.rmtree(self._spool.work / study.name, ignore_errors=True)
-
-    def _settle(self, study: StudyVersion, outcome: Outcome) -> None:
-        if outcome.state == "failed":
-            self._move(study, State.FAILED, outcome.reason)
-        elif outcome.state == "not applicable":
-            self._move(study, State.NOT_APPLICABLE, outcome.reason)
-        else:
-            folder = self._settings.output_dir / study.name
-            try:
-                _sync(folder, outcome.results)
-                # Before the ledger says that there is something to deliver.
-                self._register.enter(describe(folder, outcome.results))
-            except FileNotFoundError:
-                self._try_again(study, Broken("RL-0615: a result that was reported is not there"))
-                return
-            except RegisterRefusal as refusal:
-                self._move(study, State.FAILED, refusal.reason)
-                return
-            remark = f"{LEFT_OUT}{outcome.reason})" if outcome.reason else ""
-            goes_on = bool(self._courier.destinations)
-            state = State.DELIVERING if goes_on else State.DONE
-            where = "" if goes_on else f"kept in {folder}: no destination is set"
-            moved = self._ledger.move(study, state, where + remark, results=outcome.results)
-            self._tell([moved])
-
-    def _try_again(self, study: StudyVersion, broken: Broken) -> None:
-        tries = study.attempts + 1
-        if tries >= self._settings.max_attempts:
-            reason = f"{broken.reason}; given up after {tries} tries. The worker's log says more."
-            self._move(study, State.FAILED, reason, failed_attempt=True)
-            return
-        wait_s = min(2.0**tries, MAX_RETRY_SECONDS)
-        self._retry_at[study.name] = time.monotonic() + wait_s
-        reason = f"{broken.reason}; next try in {wait_s:g} s"
-        self._move(study, State.READY, reason, failed_attempt=True)
-
-    # Delivery
-
-    def _begin_delivery(self) -> None:
-        if not self._courier.is_idle:
-            return
-        for study in self._ledger.in_state(State.DELIVERING):
-            if self._courier.may_try(study.name):
-                folder = self._settings.output_dir / study.name
-                self._courier.carry(study.name, [folder / name for name in study.results])
-                return
-
-    def _hear_courier(self) -> None:
-        ended = self._courier.poll()
-        if ended is None:
-            return
-        name, refusal = ended
-        carried = [s for s in self._ledger.in_state(State.DELIVERING) if s.name == name]
-        for study in carried:  # none where it was superseded on the way
-            if refusal is None:
-                names = ", ".join(destination.name for destination in self._courier.destinations)
-                self._move(study, State.DONE, f"delivered to {names}{_remark(study)}")
-            elif isinstance(refusal, DestinationUnreachable):
-                if not study.reason.startswith(refusal.reason):  # once, not at every try
-                    reason = f"{refusal.reason}{_remark(study)}"
-                    self._move(study, State.DELIVERING, reason)
-            elif isinstance(refusal, ResultsGone):
-                self._try_again(study, Broken(refusal.reason))
-            else:
-                self._move(study, State.FAILED, refusal.reason)
+            count(self._ledger, entry)
+            self._tell([change])
+            if entry.event == "delivered":
+                self._watch.delivered(change, entry.reason, self._ledger)
+        self._host.board.take_off(entries)
 
     # The end
 
     def _drain(self) -> None:
-        """No new instances; the study and the delivery in work may end within `stop_seconds`."""
+        """No new instances; the study in work may end within `stop_seconds`."""
         self._say(f"stopping within {self._settings.stop_seconds:g} s; a second signal: at once")
         self._intake.stop()
+        self._host.drain()
         if self._desk is not None:
             self._desk.close()
         while self._stop_at is not None and time.monotonic() < self._stop_at:
             self._hear_desk()
-            self._hear_worker()
-            self._hear_courier()
-            if not self._worker.is_busy and self._courier.is_idle:
+            self._hear_workflows()
+            if not self._host.is_busy:
                 break
             time.sleep(TURN_SECONDS)
-        if self._running is not None:
-            self._move(self._running, State.READY, "handed back by a stop")
-
-
-def _remark(study: StudyVersion) -> str:
-    """What was left out of the analysis, in brackets at the end of the reason: it stays there."""
-    at = study.reason.find(LEFT_OUT)
-    return study.reason[at:] if at >= 0 else ""
+        time.sleep(TURN_SECONDS)  # for the step that has just got its answer
+        self._hear_workflows()
 
 
 def _listener_config(settings: Settings) -> ListenerConfig:
+    try:
+        listener_context(settings.tls_certificate, settings.tls_private_key, settings.tls_ca)
+    except TlsError as error:
+        raise TlsUnusable([str(error)]) from error
     return ListenerConfig(
         spool=settings.spool,
         ae_title=settings.ae_title,
@@ -378,6 +319,12 @@ def _listener_config(settings: Settings) -> ListenerConfig:
         max_pdu=settings.max_pdu,
         allowed_calling_aets=settings.allowed_calling_aets,
         allowed_addresses=settings.allowed_addresses,
+        listeners=settings.listeners,
+        max_associations_per_peer=settings.max_associations_per_peer,
+        max_instance_bytes=settings.max_instance_bytes,
+        tls_certificate=settings.tls_certificate,
+        tls_private_key=settings.tls_private_key,
+        tls_ca=settings.tls_ca,
     )
 
 
@@ -401,12 +348,3 @@ def _lock_spool(spool: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
-
-
-def _sync(folder: Path, names: Sequence[str]) -> None:
-    """Results are durable before the ledger says that there are any."""
-    for name in names:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)
-    sync_folder(folder.parent)

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,6 +35,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.addresses import (
+    Addresses,
+    NamedAddress,
+    check_ae_title,
+    check_http_url,
+    check_key,
+)
 from operators.errors import Refusal
 
 PREFIX = "RADLOOP_"
@@ -37,8 +52,8 @@ OTHER_VARIABLES = frozenset(
     {CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA", "RADLOOP_REQUIRE_ALL"}
 )
 
-_AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}")
-_CSTORE_TARGET = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
+_AUDIT_FILES = ("audit_file", "audit_syslog_ca")
+_SYSLOG = re.compile(r"(?P<scheme>udp|tls)://(?P<host>[^/@:\s]+):(?P<port>\d{1,5})")
 
 
 class SettingsRefusal(Refusal):
@@ -53,11 +68,10 @@ class SettingsRefusal(Refusal):
         )
 
 
-def check_ae_title(value: str) -> str:
-    """An AE title as PS3.5 6.2 allows it: 1 to 16 printable ASCII characters, no backslash."""
-    if not _AE_TITLE.fullmatch(value):
-        raise ValueError("an AE title has 1 to 16 ASCII characters and no backslash")
-    return value
+class TlsUnusable(SettingsRefusal):
+    """The listener can't be encrypted with the files that are named."""
+
+    code = "RL-0623"
 
 
 class Reader(BaseModel):
@@ -78,7 +92,7 @@ class Reader(BaseModel):
     organization: str = Field(pattern=r"^[^\\\x00-\x1f]{1,64}$")
 
 
-class Settings(BaseSettings):
+class Settings(Addresses, BaseSettings):
     """All settings of radloop; see the module's head for where they come from.
 
     Attributes
@@ -97,8 +111,16 @@ class Settings(BaseSettings):
         AE titles that may send; empty means anyone.
     allowed_addresses : tuple of str
         Addresses or networks (``10.1.0.0/16``) that may connect; empty means anyone.
-    max_associations : int
-        Associations at the same time.
+    listeners : int
+        Processes that accept on the port; more than there are cores gain nothing.
+    max_associations, max_associations_per_peer : int
+        Associations at the same time, in all and from one address.
+    max_instance_bytes : int
+        Largest data set that is taken, bytes; beyond it 0xC004. It costs disk, not memory.
+    tls_certificate, tls_private_key : Path or None
+        PEM; with them the listener takes TLS (1.2 or newer) only.
+    tls_ca : Path or None
+        PEM; with it a peer must show a certificate that one of these signed.
     max_pdu : int
         Largest PDU that a peer may send, bytes.
     min_free_bytes : int
@@ -109,17 +131,26 @@ class Settings(BaseSettings):
         Tries before a study that crashes or hangs the worker has failed.
     stop_seconds : float
         How long a stop waits for the study in work before handing it back, s.
-    orthanc_url : str or None
-        Orthanc's REST root, e.g. ``http://127.0.0.1:8042``.
-    orthanc_user, orthanc_password : str or None, SecretStr or None
-        Its basic authentication.
-    deliver_to_folder : Path or None
-        A folder that gets a copy of every result.
-    deliver_to_cstore : str or None
-        An archive that takes C-STORE, as ``AET@host:port``.
+    orthanc_url, deliver_to_…, cstore_…, stow_…
+        Where results go: `app.addresses.Addresses`.
+    destinations : mapping of str to NamedAddress
+        More of them, by the names that routes use.
     state_dir : Path
         What must outlive everything: register of written objects, verdicts, training
         sets, model registry. Back it up.
+    database_url : SecretStr or None
+        Database of the workflows, e.g. ``postgresql://user:password@host/radloop``; None:
+        SQLite in `state_dir`.
+    routes : Path or None
+        Which studies go to which bundles and destinations (docs/routes.md); None:
+        everything by the bundles' cards, to all destinations.
+    audit_file : Path or None
+        DICOM audit messages, one a line; with Patient IDs, as the standard asks.
+    audit_syslog, audit_syslog_ca : str or None, Path or None
+        A syslog server for them, without Patient IDs, as ``udp://host:514`` or
+        ``tls://host:6514``, and the file of who signed its certificate.
+    metrics_host, metrics_port : str, int or None
+        Where Prometheus may ask for `/metrics`; no port, no metrics.
     readers : mapping of str to Reader
         Who may confirm and reject, by the name that `--as` takes.
     holdout_fraction : float
@@ -152,18 +183,29 @@ class Settings(BaseSettings):
     quiet_seconds: float = Field(default=5.0, gt=0)
     allowed_calling_aets: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_addresses: Annotated[tuple[str, ...], NoDecode] = ()
+    listeners: int = Field(default=2, ge=1, le=16)
     max_associations: int = Field(default=64, ge=1, le=400)  # select(): descriptors below 1024
+    max_associations_per_peer: int = Field(default=32, ge=1)
+    max_instance_bytes: int = Field(default=4 << 30, ge=1 << 20)
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    tls_ca: Path | None = None
     max_pdu: int = Field(default=131072, ge=4096)  # measured: faster than pynetdicom's 16382
     min_free_bytes: int = Field(default=1 << 30, ge=0)
     study_timeout_s: float = Field(default=1800.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     stop_seconds: float = Field(default=20.0, ge=0)
-    orthanc_url: str | None = None
-    orthanc_user: str | None = None
-    orthanc_password: SecretStr | None = None
-    deliver_to_folder: Path | None = None
-    deliver_to_cstore: str | None = None
+    destinations: dict[Annotated[str, AfterValidator(check_key)], NamedAddress] = Field(
+        default_factory=dict
+    )
     state_dir: Path = Path("var/state")
+    database_url: SecretStr | None = None
+    routes: Path | None = None
+    audit_file: Path | None = None
+    audit_syslog: str | None = None
+    audit_syslog_ca: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
     readers: dict[str, Reader] = Field(default_factory=dict)
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
@@ -181,7 +223,7 @@ class Settings(BaseSettings):
     def _title(cls, value: str) -> str:
         return check_ae_title(value)
 
-    @field_validator("spool", "output_dir", "deliver_to_folder", "state_dir")
+    @field_validator("spool", "output_dir", "state_dir", "routes", *_AUDIT_FILES)
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -205,18 +247,23 @@ class Settings(BaseSettings):
             ipaddress.ip_network(network)
         return value
 
-    @field_validator("orthanc_url", "claude_base_url")
+    @field_validator("claude_base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/@]+(/[^@]*)?", value):
-            raise ValueError("begins with http:// or https:// and holds no user or password")
-        return value.rstrip("/") if value else None
+        return check_http_url(value)
 
-    @field_validator("deliver_to_cstore")
+    @field_validator("database_url")
     @classmethod
-    def _cstore(cls, value: str | None) -> str | None:
+    def _database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.match(r"(postgresql|sqlite)://", value.get_secret_value()):
+            raise ValueError("begins with postgresql:// or sqlite:///")
+        return value or None
+
+    @field_validator("audit_syslog")
+    @classmethod
+    def _syslog(cls, value: str | None) -> str | None:
         if value:
-            parse_cstore_target(value)
+            parse_syslog(value)
         return value or None
 
     @classmethod
@@ -233,23 +280,18 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
 
 
-def parse_cstore_target(target: str) -> tuple[str, str, int]:
-    """Split ``AET@host:port``.
-
-    Returns
-    -------
-    tuple of (str, str, int)
-        AE title, host, port.
+def parse_syslog(target: str) -> tuple[bool, str, int]:
+    """Split ``udp://host:514`` or ``tls://host:6514``: whether TLS, host, port.
 
     Raises
     ------
     ValueError
         Another form.
     """
-    found = _CSTORE_TARGET.fullmatch(target)
+    found = _SYSLOG.fullmatch(target)
     if not found or not 0 < int(found["port"]) < 65536:
-        raise ValueError("is written AET@host:port")
-    return check_ae_title(found["aet"]), found["host"], int(found["port"])
+        raise ValueError("is written udp://host:port or tls://host:port")
+    return found["scheme"] == "tls", found["host"], int(found["port"])
 
 
 def settings_file() -> Path | None:
@@ -288,7 +330,7 @@ def _read_file() -> dict[str, Any]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    near = difflib.get_close_matches(name.rpartition(".")[2], Settings.model_fields, n=1)
     return f"there is no setting {name}" + (f" (did you mean {near[0]}?)" if near else "")
 
 
@@ -327,4 +369,5 @@ def _sentence(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return _unknown(name)
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {said}" if name else said  # none: it is about several settings

@@ -11,12 +11,15 @@ from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.exit_codes import Exit
 from app.cli.package import package
+from app.cli.routes import routes
 from app.cli.run import run
 from app.cli.segment import segment
 from app.cli.serve import serve
+from app.cli.studies import studies
 from app.cli.train import train
 from app.cli.verdict import confirm, reject, verdicts
 from app.cli.viewer import viewer
+from app.cli.worker import worker
 from app.quiet import silence_libraries
 from operators.errors import Refusal
 
@@ -32,6 +35,7 @@ cli.command()(demo)
 cli.command()(run)
 cli.command()(segment)
 cli.command()(serve)
+cli.command()(worker)
 cli.command()(confirm)
 cli.command()(reject)
 cli.command()(verdicts)
@@ -39,6 +43,8 @@ cli.command()(viewer)
 cli.command()(package)
 cli.command()(doctor)
 cli.add_typer(bundles, name="bundles")
+cli.add_typer(studies, name="studies")
+cli.add_typer(routes, name="routes")
 cli.add_typer(train, name="train")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,8 +31,6 @@ def serve(
 
     Example: RADLOOP_ORTHANC_URL=http://127.0.0.1:8042 radloop serve --port 11112
     """
-    import logging
-
     from app.delivery import from_settings
     from app.serve import Service
     from app.settings import CONFIG_VARIABLE, load_settings
@@ -40,8 +39,6 @@ def serve(
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
-    for library in ("pydicom", "pynetdicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # their lines may quote a patient
     settings = load_settings(**({} if port is None else {"port": port}))
     service = Service(
         settings,
@@ -50,6 +47,14 @@ def serve(
         say=say,
     )
     service.run()
+    leave()
+
+
+def leave() -> NoReturn:
+    """End the process with status 0, now: threads of workflows may still wait or sleep."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def say(line: str) -> None:

@@ -1,4 +1,8 @@
-"""A folder, local or mounted: a copy of every result, whole or not there."""
+"""A folder, local or mounted: a copy of every result, whole or not there.
+
+A withdrawn copy is removed, not moved aside: whoever watches the folder would find it
+again under its new name. Ours stays in the output folder.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.delivery.destination import DestinationUnreachable, ReadBackDiffers
+from app.delivery.destination import DestinationUnreachable, NotWithdrawn, ReadBackDiffers
+from app.intake.spool import sync_folder
 
 
 class FolderDestination:
@@ -17,10 +22,12 @@ class FolderDestination:
     ----------
     root : Path
         Made where it does not exist.
+    key : str
+        By which rules name it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, key: str = "folder") -> None:
+        self._root, self.key = root, key
 
     @property
     def name(self) -> str:
@@ -40,6 +47,28 @@ class FolderDestination:
                 raise DestinationUnreachable(self.name, why) from error
             if held != content:
                 raise ReadBackDiffers(self.name, file.name, len(content), len(held))
+
+    def withdraw(self, files: Sequence[Path], because: str, recorded_at: str) -> None:
+        """Remove each copy that is still the file's, and its folder when that is empty."""
+        changed = None
+        for file in files:
+            content = file.read_bytes()
+            copy = self._root / file.parent.name / file.name
+            try:
+                if not copy.exists():
+                    self._root.stat()  # a share that is not mounted has no copies either
+                elif copy.read_bytes() != content:
+                    changed = file.name
+                else:
+                    copy.unlink()
+                    sync_folder(copy.parent)
+                    if not any(copy.parent.iterdir()):
+                        copy.parent.rmdir()
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                raise DestinationUnreachable(self.name, why) from error
+        if changed is not None:
+            raise NotWithdrawn(self.name, changed)
 
     def self_test(self) -> str:
         """Write and remove an empty file."""
@@ -61,8 +90,4 @@ class FolderDestination:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(final)
-        descriptor = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(final.parent)

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from orthanc_api_client import OrthancApiClient, exceptions
+from pydicom import dcmread
 
-from app.delivery.destination import DestinationRefused, DestinationUnreachable, ReadBackDiffers
+from app.delivery.destination import (
+    DestinationRefused,
+    DestinationUnreachable,
+    NotWithdrawn,
+    ReadBackDiffers,
+)
+from app.delivery.reach import why_not_url
 
 TIMEOUT_SECONDS = 60.0
 SELF_TEST_SECONDS = 5.0
@@ -24,6 +31,15 @@ _HINTS = {
 }
 
 
+class _Client(OrthancApiClient):
+    """Its parent tries a refused certificate ten times, for minutes; it would not change."""
+
+    def __init__(self, url: str, user: str | None, password: str | None) -> None:
+        super().__init__(url, user=user, pwd=password)
+        adapter = self._http_session.get_adapter(url)
+        adapter.max_retries = adapter.max_retries.new(other=0)
+
+
 class OrthancDestination:
     """An Orthanc server.
 
@@ -33,9 +49,18 @@ class OrthancDestination:
         REST root, e.g. ``http://127.0.0.1:8042``.
     user, password : str or None
         Basic authentication.
+    key : str
+        By which rules name it.
     """
 
-    def __init__(self, url: str, user: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        user: str | None = None,
+        password: str | None = None,
+        key: str = "orthanc",
+    ) -> None:
+        self.key = key
         self._url = url.rstrip("/") + "/"  # without the slash a path of the URL is dropped
         self._user, self._password = user, password
 
@@ -64,12 +89,30 @@ class OrthancDestination:
         list of bytes
             Empty where there is none; several where one UID stands in several series.
         """
-        found = self._call("post", "tools/lookup", data=sop_instance_uid).json()
         return [
-            self._call("get", f"instances/{entry['ID']}/file").content
-            for entry in found
-            if entry["Type"] == "Instance"
+            self._call("get", f"instances/{instance}/file").content
+            for instance in self._lookup(sop_instance_uid)
         ]
+
+    def withdraw(self, files: Sequence[Path], because: str, recorded_at: str) -> None:
+        """Delete each object whose bytes are the file's, and look that it is gone."""
+        changed = None
+        for file in files:
+            content = file.read_bytes()
+            uid = str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+            for instance in self._lookup(uid):
+                held = self._call("get", f"instances/{instance}/file", absent=True)
+                if held is None:
+                    continue  # somebody was faster
+                if held.content != content:
+                    changed = file.name
+                    continue
+                self._call("delete", f"instances/{instance}", absent=True)
+                if instance in self._lookup(uid):
+                    why = f"{file.name} stays there although it was deleted"
+                    raise DestinationUnreachable(self.name, why)
+        if changed is not None:
+            raise NotWithdrawn(self.name, changed)
 
     def self_test(self) -> str:
         """Version and number of instances."""
@@ -80,22 +123,36 @@ class OrthancDestination:
             f"{statistics.get('CountInstances', '?')} instances"
         )
 
+    def _lookup(self, sop_instance_uid: str) -> list[str]:
+        """Orthanc's own names of what stands under a SOP Instance UID."""
+        found = self._call("post", "tools/lookup", data=sop_instance_uid).json()
+        return [str(entry["ID"]) for entry in found if entry["Type"] == "Instance"]
+
     def _call(
-        self, method: str, endpoint: str, *, seconds: float = TIMEOUT_SECONDS, **arguments: Any
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        seconds: float = TIMEOUT_SECONDS,
+        absent: bool = False,
+        **arguments: Any,
     ) -> Any:
+        """Orthanc's answer; None for a 404 where `absent` is an answer too."""
         url = self._url + endpoint
-        client = OrthancApiClient(self._url, user=self._user, pwd=self._password)
+        client = _Client(self._url, self._user, self._password)
         try:
             response = getattr(client, method)(endpoint, timeout=seconds, **arguments)
         except exceptions.HttpError as error:
             status = int(error.http_status_code)
+            if status == 404 and absent:
+                return None
             if status in _LATER or status >= 500:
                 raise DestinationUnreachable(url, f"HTTP {status}") from error
             what = "a result" if method == "post" else "the request"
             hint = _HINTS.get(status, "Orthanc's log says why.")
             raise DestinationRefused(url, f"HTTP {status}", what, hint) from error
         except exceptions.OrthancApiException as error:
-            raise DestinationUnreachable(url, type(error).__name__) from error
+            raise DestinationUnreachable(url, why_not_url(url) or type(error).__name__) from error
         finally:
             client.close()
         if response is None:  # the client gives None for what it can't translate

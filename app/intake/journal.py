@@ -12,10 +12,10 @@ import queue
 import sqlite3
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 30.0
 MAX_BATCH = 256
 
@@ -29,11 +29,14 @@ CREATE TABLE IF NOT EXISTS instances (
   name TEXT NOT NULL,                    -- path below spool/instances
   size INTEGER NOT NULL,                 -- bytes
   calling_aet TEXT NOT NULL,
+  called_aet TEXT NOT NULL DEFAULT '',
+  source TEXT NOT NULL DEFAULT 'listener', -- door: listener, or orthanc (its change feed)
   received_at REAL NOT NULL,             -- seconds since the epoch
   grouped INTEGER NOT NULL DEFAULT 0,    -- 1 once its study is known, or known to be unreadable
   study_uid TEXT,                        -- NULL where it could not be read
   version INTEGER,                       -- study version it first belonged to
   ours INTEGER NOT NULL DEFAULT 0,       -- 1: a result of radloop that came back
+  excluded INTEGER NOT NULL DEFAULT 0,   -- 1: a person said that another content is right
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX IF NOT EXISTS instances_ungrouped ON instances (id) WHERE grouped = 0;
@@ -46,11 +49,30 @@ CREATE TABLE IF NOT EXISTS studies (
   attempts INTEGER NOT NULL DEFAULT 0,   -- analyses that ended badly
   recorded_at TEXT NOT NULL DEFAULT '',  -- YYYYMMDDHHMMSS when complete; results bear it
   results TEXT NOT NULL DEFAULT '[]',    -- JSON: file names in the output folder
+  trial INTEGER NOT NULL DEFAULT 1,      -- how often a person asked for it, plus one
+  undelivered TEXT NOT NULL DEFAULT '[]', -- JSON: keys of destinations that have not got it yet
+  remark TEXT NOT NULL DEFAULT '',       -- what the analysis left out
   created_at REAL NOT NULL,
   updated_at REAL NOT NULL,
   PRIMARY KEY (study_uid, version)
 );
+CREATE TABLE IF NOT EXISTS counts (
+  kind TEXT NOT NULL,                    -- step, or failure
+  name TEXT NOT NULL,                    -- analyse, deliver; or the code of a refusal
+  count INTEGER NOT NULL,
+  seconds REAL NOT NULL,
+  PRIMARY KEY (kind, name)
+);
 CREATE INDEX IF NOT EXISTS studies_state ON studies (state, updated_at);
+"""
+_FROM_1_TO_2 = """
+ALTER TABLE instances ADD COLUMN called_aet TEXT NOT NULL DEFAULT '';
+ALTER TABLE instances ADD COLUMN source TEXT NOT NULL DEFAULT 'listener';
+ALTER TABLE instances ADD COLUMN excluded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN trial INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE studies ADD COLUMN undelivered TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE studies ADD COLUMN remark TEXT NOT NULL DEFAULT '';
+UPDATE studies SET state = 'ready' WHERE state IN ('running', 'delivering');
 """
 
 
@@ -66,6 +88,8 @@ class Received:
     size: int
     calling_aet: str
     received_at: float
+    called_aet: str = ""
+    source: str = "listener"
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -88,7 +112,10 @@ def connect(file: Path) -> sqlite3.Connection:
 def prepare(file: Path) -> sqlite3.Connection:
     """Open the journal and make its tables where they are not there yet."""
     connection = connect(file)
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
     connection.executescript(_SCHEMA)
+    if found == 1:
+        connection.executescript(_FROM_1_TO_2)
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     return connection
 
@@ -99,21 +126,9 @@ def insert(connection: sqlite3.Connection, rows: list[Received]) -> None:
     try:
         connection.executemany(
             "INSERT OR IGNORE INTO instances (sop_instance_uid, digest, sop_class_uid,"
-            " transfer_syntax_uid, name, size, calling_aet, received_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    row.sop_instance_uid,
-                    row.digest,
-                    row.sop_class_uid,
-                    row.transfer_syntax_uid,
-                    row.name,
-                    row.size,
-                    row.calling_aet,
-                    row.received_at,
-                )
-                for row in rows
-            ],
+            " transfer_syntax_uid, name, size, calling_aet, received_at, called_aet, source)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [astuple(row) for row in rows],
         )
         connection.execute("COMMIT")
     except BaseException:

@@ -1,15 +1,16 @@
 """The ledger: which study an instance belongs to, and what became of each study.
 
-    receiving ──quiet──▶ ready ──▶ running ──▶ delivering ──▶ done
-        ▲                  │          │ └▶ not applicable
-        └──late instance───┘          └──▶ failed
+    receiving ──quiet──▶ ready ──▶ queued ──▶ running ──▶ delivering ──▶ done
+        ▲                  │                     │ └▶ not applicable
+        └──late instance───┘                     └──▶ failed ──retry──▶ ready
 
 A late instance of a study that has left `ready` makes the next version, which
 begins at `receiving` and holds every instance of the versions before it. A
 version that was not finished by then is `superseded`: its result would describe
-a part of the study.
+a part of the study. From `queued` on the workflows decide, and tell it here.
 
-Used by one process only, the dispatcher; the listener never writes here.
+Grouping and what the workflows tell are written by one process, the service. A person's
+`retry` and `discard` come from others; the listener never writes here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from app.intake import journal
 from app.intake.peek import Peek, UnreadableError, peek
@@ -34,14 +36,18 @@ class State(StrEnum):
 
     RECEIVING = "receiving"
     READY = "ready"
+    QUEUED = "queued"
     RUNNING = "running"
     DELIVERING = "delivering"
     DONE = "done"
     FAILED = "failed"
     NOT_APPLICABLE = "not applicable"
     SUPERSEDED = "superseded"
+    DISCARDED = "discarded"
 
 
+UNFINISHED = (State.QUEUED, State.RUNNING, State.DELIVERING)
+RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
 
 
@@ -70,6 +76,12 @@ class StudyVersion:
         ``YYYYMMDDHHMMSS`` (local time) of completeness; results bear it.
     results : tuple of str
         File names in the version's output folder.
+    trial : int
+        From 1; counts how often a person asked for it again.
+    undelivered : tuple of str
+        Keys of the destinations that have not got the results yet.
+    remark : str
+        What the analysis left out, and why.
     """
 
     study_uid: str
@@ -79,11 +91,26 @@ class StudyVersion:
     attempts: int = 0
     recorded_at: str = ""
     results: tuple[str, ...] = ()
+    trial: int = 1
+    undelivered: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def name(self) -> str:
-        """Folder name of this version: ``<key>-v<version>``."""
-        return f"{study_key(self.study_uid)}-v{self.version}"
+        """Folder name of this version and trial: ``<key>-v<version>[-t<trial>]``."""
+        again = f"-t{self.trial}" if self.trial > 1 else ""
+        return f"{study_key(self.study_uid)}-v{self.version}{again}"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One instance of a study version, and who brought it; `name` is that in the spool."""
+
+    name: str
+    calling_aet: str
+    called_aet: str
+    source: str
+    sop_class_uid: str
 
 
 @dataclass
@@ -106,15 +133,9 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     _last_instance: dict[str, float] = field(default_factory=dict)
 
-    def recover(self) -> list[StudyVersion]:
-        """Once at start: adopt unlisted files, hand back what was running; what changed."""
+    def recover(self) -> None:
+        """Once at start: list files that the journal does not know."""
         self._adopt()
-        return [
-            self.move(study, State.SUPERSEDED, "more instances came")
-            if self.is_superseded(study)
-            else self.move(study, State.READY, "interrupted by a stop")
-            for study in self.in_state(State.RUNNING)
-        ]
 
     def _adopt(self) -> None:
         """List files that the journal does not know (killed before the commit, or it was lost)."""
@@ -195,7 +216,7 @@ class Ledger:
                 latest = self.move(latest, State.RECEIVING, "more instances came")
                 changes.append(latest)
             elif latest.state is not State.RECEIVING:
-                if latest.state is State.DELIVERING:
+                if latest.state in UNFINISHED:
                     changes.append(self.move(latest, State.SUPERSEDED, "more instances came"))
                 latest = self._open(seen.study_instance_uid, latest.version + 1, State.RECEIVING)
                 changes.append(latest)
@@ -205,15 +226,31 @@ class Ledger:
         )
         return changes
 
-    def complete(self, quiet_seconds: float) -> list[StudyVersion]:
-        """Close the versions that got nothing new for `quiet_seconds`; those that did."""
+    def complete(
+        self,
+        quiet_seconds: float,
+        longer: Callable[[StudyVersion], float | None] = lambda study: 0.0,
+    ) -> list[StudyVersion]:
+        """Close the versions that got nothing new for long enough; those that were closed.
+
+        Parameters
+        ----------
+        quiet_seconds : float
+            Long enough for none to be closed earlier, s.
+        longer : callable
+            Asked then: how long this one has to be quiet, s; None where that is not known yet.
+        """
         waiting = self.connection.execute("SELECT 1 FROM instances WHERE grouped = 0 LIMIT 1")
         if waiting.fetchone():
             return []  # one of them may belong to a study that looks quiet
         now = self.clock()
         changes = []
         for study in self.in_state(State.RECEIVING):
-            if now - self._last_instance.setdefault(study.study_uid, now) < quiet_seconds:
+            quiet = now - self._last_instance.setdefault(study.study_uid, now)
+            if quiet < quiet_seconds:
+                continue
+            needed = longer(study)
+            if needed is None or quiet < needed:
                 continue
             del self._last_instance[study.study_uid]
             recorded_at = time.strftime("%Y%m%d%H%M%S")
@@ -223,30 +260,48 @@ class Ledger:
         return changes
 
     def _conflict(self, study_uid: str) -> str:
-        row = self.connection.execute(
-            "SELECT a.sop_instance_uid AS uid, a.digest AS first, b.digest AS second"
-            " FROM instances a JOIN instances b"
-            " ON a.sop_instance_uid = b.sop_instance_uid AND a.digest < b.digest"
-            " WHERE (a.study_uid = ? OR b.study_uid = ?) AND a.ours = 0 AND b.ours = 0"
-            " LIMIT 1",
-            (study_uid, study_uid),
-        ).fetchone()
-        if row is None:
-            return ""
-        return (
-            f"RL-0701: SOP Instance UID {row['uid']} came with two contents (sha256 "
-            f"{row['first'][:12]}… and {row['second'][:12]}…); both are kept. Correct "
-            "it at the sender, and send the study under new UIDs."
+        for uid, digests in self.contents_in_conflict(study_uid).items():
+            return (
+                f"RL-0701: SOP Instance UID {uid} came with two contents (sha256 "
+                f"{digests[0][:12]}… and {digests[1][:12]}…); both are kept. Say which is right: "
+                f"`radloop studies release {study_uid} --keep DIGEST`, or correct it at the "
+                "sender and send the study under new UIDs."
+            )
+        return ""
+
+    def contents_in_conflict(self, study_uid: str) -> dict[str, list[str]]:
+        """SOP Instance UID → its digests, where there are several that count."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT o.sop_instance_uid AS uid, o.digest AS digest FROM instances s"
+            " JOIN instances o ON o.sop_instance_uid = s.sop_instance_uid"
+            " WHERE s.study_uid = ? AND s.ours = 0 AND o.ours = 0"
+            " AND s.excluded = 0 AND o.excluded = 0 ORDER BY uid, o.id",
+            (study_uid,),
+        )
+        digests: dict[str, list[str]] = {}
+        for row in rows:
+            digests.setdefault(row["uid"], []).append(row["digest"])
+        return {uid: found for uid, found in digests.items() if len(found) > 1}
+
+    def exclude(self, sop_instance_uid: str, all_but: str) -> None:
+        """Of the contents of a UID only one counts from now on; the others stay kept."""
+        self.connection.execute(
+            "UPDATE instances SET excluded = 1 WHERE sop_instance_uid = ? AND digest <> ?",
+            (sop_instance_uid, all_but),
         )
 
     def inputs(self, study: StudyVersion) -> list[str]:
         """Names in the spool of all instances of a version, in order of arrival; not ours."""
+        return [arrival.name for arrival in self.arrivals(study)]
+
+    def arrivals(self, study: StudyVersion) -> list[Arrival]:
+        """All instances of a version that count, in order of arrival; not ours."""
         rows = self.connection.execute(
-            "SELECT name FROM instances"
-            " WHERE study_uid = ? AND version <= ? AND ours = 0 ORDER BY id",
+            "SELECT name, calling_aet, called_aet, source, sop_class_uid FROM instances"
+            " WHERE study_uid = ? AND version <= ? AND ours = 0 AND excluded = 0 ORDER BY id",
             (study.study_uid, study.version),
         )
-        return [row["name"] for row in rows]
+        return [Arrival(*row) for row in rows]
 
     def latest(self, study_uid: str) -> StudyVersion | None:
         """The newest version of a study, or None."""
@@ -262,20 +317,20 @@ class Ledger:
         )
         return [_study(row) for row in rows]
 
-    def is_superseded(self, study: StudyVersion) -> bool:
-        """Whether a newer version exists."""
-        latest = self.latest(study.study_uid)
-        return latest is not None and latest.version > study.version
+    def all(self) -> list[StudyVersion]:
+        """Every version of every study, the latest change last."""
+        rows = self.connection.execute("SELECT * FROM studies ORDER BY updated_at, rowid")
+        return [_study(row) for row in rows]
+
+    def find(self, study_uid: str, version: int) -> StudyVersion | None:
+        """One version, or None."""
+        row = self.connection.execute(
+            "SELECT * FROM studies WHERE study_uid = ? AND version = ?", (study_uid, version)
+        ).fetchone()
+        return _study(row) if row else None
 
     def move(
-        self,
-        study: StudyVersion,
-        state: State,
-        reason: str = "",
-        *,
-        failed_attempt: bool = False,
-        recorded_at: str | None = None,
-        results: Sequence[str] | None = None,
+        self, study: StudyVersion, state: State, reason: str = "", **values: Any
     ) -> StudyVersion:
         """Change a version's state, durably; the version as it is now.
 
@@ -287,35 +342,37 @@ class Ledger:
             What it becomes.
         reason : str
             Why, without PHI.
-        failed_attempt : bool
-            Whether an analysis ended badly; counted.
-        recorded_at, results
-            New values; None keeps the old.
+        **values
+            Other attributes of `StudyVersion` that change.
         """
-        moved = StudyVersion(
-            study_uid=study.study_uid,
-            version=study.version,
-            state=state,
-            reason=reason,
-            attempts=study.attempts + int(failed_attempt),
-            recorded_at=study.recorded_at if recorded_at is None else recorded_at,
-            results=study.results if results is None else tuple(results),
-        )
+        moved = replace(study, state=state, reason=reason, **values)
         self.connection.execute(
             "UPDATE studies SET state = ?, reason = ?, attempts = ?, recorded_at = ?, results = ?,"
-            " updated_at = ? WHERE study_uid = ? AND version = ?",
+            " trial = ?, undelivered = ?, remark = ?, updated_at = ?"
+            " WHERE study_uid = ? AND version = ?",
             (
                 moved.state,
                 moved.reason,
                 moved.attempts,
                 moved.recorded_at,
                 json.dumps(moved.results),
+                moved.trial,
+                json.dumps(moved.undelivered),
+                moved.remark,
                 time.time(),
                 moved.study_uid,
                 moved.version,
             ),
         )
         return moved
+
+    def count(self, kind: str, name: str, seconds: float = 0.0) -> None:
+        """One more of its kind, for a monitor."""
+        self.connection.execute(
+            "INSERT INTO counts VALUES (?, ?, 1, ?) ON CONFLICT (kind, name)"
+            " DO UPDATE SET count = count + 1, seconds = seconds + excluded.seconds",
+            (kind, name, seconds),
+        )
 
     def _open(self, uid: str, version: int, state: State, reason: str = "") -> StudyVersion:
         now = time.time()
@@ -336,4 +393,7 @@ def _study(row: sqlite3.Row) -> StudyVersion:
         attempts=row["attempts"],
         recorded_at=row["recorded_at"],
         results=tuple(json.loads(row["results"])),
+        trial=row["trial"],
+        undelivered=tuple(json.loads(row["undelivered"])),
+        remark=row["remark"],
     )

@@ -1,13 +1,11 @@
-"""The C-STORE and C-ECHO SCP, in its own process.
+"""The C-STORE and C-ECHO SCP, in processes of its own.
 
 The parent binds the port and hands the listening socket over, so that a
 listener that dies is replaced without a refused connection: peers wait in the
-backlog meanwhile. Signals are the parent's; this process ends when its control
-pipe says so, or when the parent is gone.
-
-Statuses (PS3.4 B.2.3): 0x0000 only for an instance that is durable and in the
-journal; 0xA700 disk full or reserve reached; 0xC001 an Affected SOP Instance
-UID that is none; 0xC002 the file, 0xC003 the journal can't be written.
+backlog meanwhile, or are taken by another listener on the same socket. Signals are
+the parent's; this process ends when its control pipe says so, or when the parent is
+gone. What a peer may do to it is bounded in `wire`, what it is answered is in
+`statuses`.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import resource
 import socket
 import sqlite3
 import threading
@@ -23,37 +22,54 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
 
+from app.intake import statuses
 from app.intake.journal import JournalWriter, Received
-from app.intake.peek import UID
+from app.intake.slots import Slots
 from app.intake.spool import NoRoomError, Spool
+from app.intake.tls import listener_context
 from app.quiet import silence_libraries
 
 if TYPE_CHECKING:
     from pynetdicom import AE
     from pynetdicom.events import Event
-    from pynetdicom.transport import ThreadedAssociationServer
 
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-BAD_UID = 0xC001
-FILE_FAILED = 0xC002
-JOURNAL_FAILED = 0xC003
+    from app.intake.wire import Incoming, ListenerServer
 
-BACKLOG = 64
+BACKLOG = 128
 ACSE_SECONDS = 5.0  # a peer that connects and says nothing holds a slot this long
 DIMSE_SECONDS = 30.0
 IDLE_SECONDS = 60.0  # an association without traffic is aborted
+MAX_DESCRIPTORS = 4096
 GRACE_SECONDS = 2.0  # a stop lets running associations end for this long
+
+# What pydicom and the decoders that we depend on can read. Any other is taken too, where a peer
+# proposes nothing else: kept is better than refused.
+READABLE_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2",  # implicit VR little endian
+        "1.2.840.10008.1.2.1",  # explicit VR little endian
+        "1.2.840.10008.1.2.1.99",  # deflated
+        "1.2.840.10008.1.2.2",  # explicit VR big endian
+        "1.2.840.10008.1.2.4.50",  # JPEG baseline
+        "1.2.840.10008.1.2.4.51",  # JPEG extended
+        "1.2.840.10008.1.2.4.57",  # JPEG lossless
+        "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
+        "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
+        "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
+        "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.5",  # RLE
+    }
+)
 
 log = logging.getLogger("radloop.intake")
 
 
 @dataclass(frozen=True)
 class ListenerConfig:
-    """What the listener needs of the settings; see `app.settings` for the meanings."""
+    """What the listeners need of the settings; see `app.settings` for the meanings."""
 
     spool: Path
     ae_title: str
@@ -62,6 +78,12 @@ class ListenerConfig:
     max_pdu: int
     allowed_calling_aets: tuple[str, ...] = ()
     allowed_addresses: tuple[str, ...] = ()
+    listeners: int = 1
+    max_associations_per_peer: int = 32
+    max_instance_bytes: int = 4 << 30
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    tls_ca: Path | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -86,93 +108,99 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def store(event: Event, spool: Spool, journal: JournalWriter) -> int:
-    """Keep one instance; the status to answer."""
-    from pynetdicom.dsutils import encode_file_meta
-
+def store(event: Event, journal: JournalWriter) -> int:
+    """Make what has come durable; the status to answer."""
     request: Any = event.request
-    sop_instance_uid = str(request.AffectedSOPInstanceUID or "")
-    sop_class_uid = str(request.AffectedSOPClassUID or "")
-    if not UID.fullmatch(sop_instance_uid) or not UID.fullmatch(sop_class_uid):
-        log.warning("event=refused status=%#06x why=uid", BAD_UID)
-        return BAD_UID
-    head = b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta)
+    asked_for: Any = event.assoc.requestor.primitive  # the A-ASSOCIATE request, accepted by now
+    incoming: Incoming | None = request._dataset_file
+    status = _keep(event, incoming, journal)
+    if status != statuses.SUCCESS:
+        log.error("event=refused status=%#06x", status)
+    return status
+
+
+def _keep(event: Event, incoming: Incoming | None, journal: JournalWriter) -> int:
+    if incoming is None or incoming.is_empty:
+        return statuses.EMPTY
+    if incoming.draft is None:
+        assert incoming.status is not None
+        return incoming.status
+    request: Any = event.request
+    asked_for: Any = event.assoc.requestor.primitive  # the A-ASSOCIATE request, accepted by now
     try:
-        dataset = event.encoded_dataset(include_meta=False)
-        kept = spool.keep(sop_instance_uid, head, dataset, str(event.context.transfer_syntax))
+        kept = incoming.draft.keep()
         journal.record(
             Received(
-                sop_instance_uid=sop_instance_uid,
+                sop_instance_uid=str(request.AffectedSOPInstanceUID),
                 digest=kept.digest,
-                sop_class_uid=sop_class_uid,
+                sop_class_uid=str(request.AffectedSOPClassUID),
                 transfer_syntax_uid=str(event.context.transfer_syntax),
                 name=kept.name,
                 size=kept.size,
                 calling_aet=event.assoc.requestor.ae_title,
                 received_at=time.time(),
+                called_aet=str(asked_for.called_ae_title),
             )
         )
-    except NoRoomError as error:
-        log.error("event=refused status=%#06x why=room errno=%s", OUT_OF_RESOURCES, error.errno)
-        return OUT_OF_RESOURCES
+    except NoRoomError:
+        return statuses.OUT_OF_RESOURCES
     except OSError as error:
-        log.error("event=refused status=%#06x why=file errno=%s", FILE_FAILED, error.errno)
-        return FILE_FAILED
+        log.error("event=trouble why=file errno=%s", error.errno)
+        return statuses.FILE_FAILED
     except (sqlite3.Error, TimeoutError) as error:
-        log.error("event=refused status=%#06x why=%s", JOURNAL_FAILED, type(error).__name__)
-        return JOURNAL_FAILED
-    return SUCCESS
+        log.error("event=trouble why=journal kind=%s", type(error).__name__)
+        return statuses.JOURNAL_FAILED
+    return statuses.SUCCESS
+
+
+def choose_syntaxes(event: Event) -> None:
+    """Put what we can read first: of each context pynetdicom takes the first syntax named.
+
+    Among those that can be read the peer's order stands (PS3.8 9.3.2 leaves it to us).
+    """
+    request: Any = event.assoc.requestor.primitive
+    contexts = [
+        context
+        for context in request.presentation_context_definition_list
+        if context.abstract_syntax and context.transfer_syntax  # pynetdicom would stumble
+    ]
+    for context in contexts:
+        if context.transfer_syntax[0] not in READABLE_SYNTAXES:
+            context.transfer_syntax = sorted(
+                context.transfer_syntax, key=lambda syntax: syntax not in READABLE_SYNTAXES
+            )
+    request.presentation_context_definition_list = contexts
 
 
 def _server_class(
-    listening: socket.socket, allowed_addresses: tuple[str, ...]
-) -> type[ThreadedAssociationServer]:
-    """pynetdicom's server over a socket that listens already, with an address allow-list."""
-    from pynetdicom.transport import ThreadedAssociationServer
+    config: ListenerConfig, listening: socket.socket, spool: Spool, slots: Slots
+) -> type[ListenerServer]:
+    """`wire.ListenerServer` with what it needs; pynetdicom makes the instance."""
+    from app.intake import wire
 
-    networks = [ipaddress.ip_network(network) for network in allowed_addresses]
+    context = listener_context(config.tls_certificate, config.tls_private_key, config.tls_ca)
+    allowed = tuple(ipaddress.ip_network(network) for network in config.allowed_addresses)
+    most = config.max_associations + wire.SPARE_CONNECTIONS
 
-    class ListenerServer(ThreadedAssociationServer):
-        daemon_threads = True
+    class Server(wire.ListenerServer):
+        tls = context
+        max_instance_bytes = config.max_instance_bytes
+        networks = allowed
+        connections = threading.Semaphore(most)
 
-        def server_bind(self) -> None:
-            if self.socket is not None:
-                self.socket.close()
-            self.socket = listening
-            self.server_address = listening.getsockname()
-
-        def server_activate(self) -> None:
-            """The parent listens already."""
-
-        def verify_request(self, request: Any, client_address: Any) -> bool:
-            del request
-            address = ipaddress.ip_address(client_address[0])
-            if not networks or any(address in network for network in networks):
-                return True
-            log.warning("event=refused why=address address=%s", address)
-            return False
-
-        def server_close(self) -> None:
-            # pynetdicom's shutdown(SHUT_RDWR) would deafen the parent's copy as well.
-            listening.close()
-
-        def shutdown(self) -> None:
-            TCPServer.shutdown(self)
-            self.server_close()
-
-    return ListenerServer
+    Server.listening, Server.spool, Server.slots = listening, spool, slots
+    return Server
 
 
 def _application_entity(config: ListenerConfig) -> AE:
     from pynetdicom import AE, _config
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-    # Every storage class, private ones too, in whatever transfer syntax the peer names first.
-    _config.UNRESTRICTED_STORAGE_SERVICE = True
+    _config.UNRESTRICTED_STORAGE_SERVICE = True  # every storage class, private ones too
     _config.LOG_HANDLER_LEVEL = "none"  # 8 % of the time went into formatting log lines
     entity = AE(ae_title=config.ae_title)
     entity.add_supported_context(Verification)
-    entity.maximum_associations = config.max_associations
+    entity.maximum_associations = 1 << 16  # `Slots` counts
     entity.maximum_pdu_size = config.max_pdu
     entity.acse_timeout = ACSE_SECONDS
     entity.dimse_timeout = DIMSE_SECONDS
@@ -181,32 +209,47 @@ def _application_entity(config: ListenerConfig) -> AE:
     return entity
 
 
-def run_listener(config: ListenerConfig, listening: socket.socket, control: Connection) -> None:
-    """Main function of the listener process: serve until told to stop.
+def run_listener(
+    config: ListenerConfig, listening: socket.socket, table: Any, row: int, control: Connection
+) -> None:
+    """Main function of a listener process: serve until told to stop.
 
     Parameters
     ----------
     config : ListenerConfig
         Checked settings.
     listening : socket.socket
-        From `bind`.
+        From `bind`; other listeners may hold it too.
+    table : ctypes array
+        From `slots.shared_table`.
+    row : int
+        Which of the listeners this is, from 0; no two that live have the same.
     control : Connection
         Sends ``"ready"`` once; any message from the other end, or its end, stops.
     """
     from pynetdicom import evt
 
+    from app.intake import wire
+
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     silence_libraries()
-    spool = Spool(config.spool, config.min_free_bytes)
+    # A connection takes three descriptors: socket, wake-up, temporary file.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_DESCRIPTORS), most))
+    spool = Spool(config.spool, config.min_free_bytes, owner=str(row))
+    spool.sweep_own()
     journal = JournalWriter(spool.journal_file)
-    handlers: list[tuple[Any, Callable[..., int], list[Any]]] = [
-        (evt.EVT_C_STORE, store, [spool, journal]),
+    slots = Slots(table, row, config.max_associations, config.max_associations_per_peer)
+    handlers: list[tuple[Any, Callable[..., Any]] | tuple[Any, Callable[..., Any], list[Any]]] = [
+        (evt.EVT_REQUESTED, choose_syntaxes),
+        (evt.EVT_C_STORE, store, [journal]),
     ]
     entity = _application_entity(config)
     server = entity.make_server(
         ("", 0),
-        evt_handlers=handlers,  # type: ignore[arg-type]
-        server_class=_server_class(listening, config.allowed_addresses),
+        evt_handlers=handlers,
+        server_class=_server_class(config, listening, spool, slots),
+        request_handler=wire.Connection,
     )
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)
     accepting.start()

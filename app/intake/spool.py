@@ -6,13 +6,13 @@
     journal.db   what was received, and what became of each study
 
 Names come from hashes, never from what a peer sent. The digest is of the data
-set as it came and its transfer syntax, without our file meta: the same instance sent again
-lands on the
-same name, and the same UID with other bytes on another.
+set as it came and its transfer syntax, without our file meta: the same instance
+sent again lands on the same name, and the same UID with other bytes on another.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -20,8 +20,11 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+SPILL_BYTES = 1 << 20  # of one instance held in memory
+SYNC_BYTES = 64 << 20  # a large one is synced as it comes: its last sync must not outlast the peer
 
 
 class NoRoomError(OSError):
@@ -65,6 +68,8 @@ class Spool:
         The spool; made where it does not exist.
     min_free_bytes : int
         Reserve on its disk, bytes.
+    owner : str
+        Begins the names of temporary files: whoever takes over after a kill knows what to sweep.
 
     Raises
     ------
@@ -72,13 +77,14 @@ class Spool:
         It can't be made or written.
     """
 
-    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
+    def __init__(self, root: Path, min_free_bytes: int = 0, owner: str = "0") -> None:
         self.root = root
         self.incoming = root / "incoming"
         self.instances = root / "instances"
         self.work = root / "work"
         self.journal_file = root / "journal.db"
         self.min_free_bytes = min_free_bytes
+        self.owner = owner
         for folder in (self.incoming, self.instances, self.work):
             folder.mkdir(parents=True, exist_ok=True)
         for number in range(256):
@@ -98,25 +104,31 @@ class Spool:
             shutil.rmtree(folder)
         return len(leftovers)
 
+    def sweep_own(self) -> None:
+        """Remove the temporary files of a killed predecessor with the same `owner`."""
+        for leftover in self.incoming.glob(f"{self.owner}-*"):
+            leftover.unlink()
+
     def path(self, name: str) -> Path:
         """Where the instance of that name lies."""
         return self.instances / name
 
+    def require_room(self, size: int) -> None:
+        """Refuse what would reach into the reserve.
+
+        Raises
+        ------
+        NoRoomError
+            `size` bytes more and less than the reserve would be free.
+        """
+        free = shutil.disk_usage(self.incoming).free
+        if free - size < self.min_free_bytes:
+            raise NoRoomError(errno.ENOSPC, f"{free} bytes free, reserve {self.min_free_bytes}")
+
     def keep(
         self, sop_instance_uid: str, head: bytes, dataset: bytes, transfer_syntax: str = ""
     ) -> Kept:
-        """Write one instance, durably.
-
-        Parameters
-        ----------
-        sop_instance_uid : str
-            Only hashed.
-        head : bytes
-            Preamble, prefix and file meta (PS3.10 7.1).
-        dataset : bytes
-            The data set as received, in the transfer syntax that `head` names.
-        transfer_syntax : str
-            Its UID, part of the digest: the same bytes mean another thing in another one.
+        """Write one instance, durably; see `Draft` for the parameters.
 
         Raises
         ------
@@ -125,31 +137,122 @@ class Spool:
         OSError
             Any other failure; nothing is kept.
         """
-        size = len(head) + len(dataset)
-        free = shutil.disk_usage(self.incoming).free
-        if free - size < self.min_free_bytes:
-            raise NoRoomError(errno.ENOSPC, f"{free} bytes free, reserve {self.min_free_bytes}")
-        digest = hashlib.sha256(transfer_syntax.encode() + b"\0" + dataset).hexdigest()
-        uid_hash = hashlib.sha256(sop_instance_uid.encode("ascii")).hexdigest()[:32]
-        final = self.instances / uid_hash[:2] / f"{uid_hash}-{digest}.dcm"
+        draft = Draft(self, sop_instance_uid, head, transfer_syntax)
+        draft.write(dataset)
+        return draft.keep()
+
+
+class Draft:
+    """An instance on its way in: a little of it in memory, the rest in a temporary file.
+
+    Parameters
+    ----------
+    spool : Spool
+        Where it will be kept.
+    sop_instance_uid : str
+        Only hashed.
+    head : bytes
+        Preamble, prefix and file meta (PS3.10 7.1).
+    transfer_syntax : str
+        Its UID, part of the digest: the same bytes mean another thing in another one.
+    """
+
+    def __init__(
+        self, spool: Spool, sop_instance_uid: str, head: bytes, transfer_syntax: str = ""
+    ) -> None:
+        self._spool, self._uid = spool, sop_instance_uid
+        self._parts, self._held, self._unsynced = [head], len(head), 0
+        self._digest = hashlib.sha256(transfer_syntax.encode() + b"\0")
+        self._temporary: Path | None = None
+        self._file: BinaryIO | None = None
+        self.size = len(head)
+
+    def write(self, dataset: bytes) -> None:
+        """Add bytes of the data set, as received, in the transfer syntax that the head names.
+
+        Raises
+        ------
+        NoRoomError
+            Disk full or reserve reached; nothing is kept.
+        OSError
+            Any other failure; nothing is kept.
+        """
+        self._digest.update(dataset)
+        self._parts.append(dataset)
+        self._held += len(dataset)
+        self.size += len(dataset)
+        if self._held >= SPILL_BYTES:
+            self._spill()
+
+    def keep(self) -> Kept:
+        """Make it durable under its name; the end of this draft.
+
+        Raises
+        ------
+        NoRoomError
+            Disk full or reserve reached; nothing is kept.
+        OSError
+            Any other failure; nothing is kept.
+        """
+        digest = self._digest.hexdigest()
+        uid_hash = hashlib.sha256(self._uid.encode("ascii")).hexdigest()[:32]
+        final = self._spool.instances / uid_hash[:2] / f"{uid_hash}-{digest}.dcm"
         # A file of that name was fsynced before it got the name. Its folder may not have been,
         # if the power failed in between: sync it in any case.
-        if not final.exists():
-            self._write(final, head, dataset)
+        if final.exists():
+            self.discard()
+        else:
+            self._spill()
+            self._rename(final)
         sync_folder(final.parent)
-        return Kept(f"{uid_hash[:2]}/{final.name}", digest, size)
+        return Kept(f"{uid_hash[:2]}/{final.name}", digest, self.size)
 
-    def _write(self, final: Path, head: bytes, dataset: bytes) -> None:
-        temporary = self.incoming / uuid.uuid4().hex
+    def discard(self) -> None:
+        """Forget it; no temporary file is left."""
+        self._parts.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):  # a sweep will find it
+                self._temporary.unlink()
+            self._temporary = None
+
+    def _spill(self) -> None:
         try:
-            with temporary.open("xb") as file:
-                file.write(head)
-                file.write(dataset)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(final)
+            self._spool.require_room(self._held)
+            if self._file is None:
+                self._temporary = self._spool.incoming / f"{self._spool.owner}-{uuid.uuid4().hex}"
+                self._file = self._temporary.open("xb", buffering=0)
+            for part in self._parts:
+                _write_all(self._file, part)
+            self._unsynced += self._held
+            if self._unsynced >= SYNC_BYTES:
+                os.fdatasync(self._file.fileno())
+                self._unsynced = 0
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            self.discard()
+            if error.errno in _NO_ROOM and not isinstance(error, NoRoomError):
+                raise NoRoomError(error.errno, "disk full") from error
+            raise
+        self._parts, self._held = [], 0
+
+    def _rename(self, final: Path) -> None:
+        assert self._file is not None and self._temporary is not None
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.rename(final)
+        except OSError as error:
+            self.discard()
             if error.errno in _NO_ROOM:
                 raise NoRoomError(error.errno, "disk full") from error
             raise
+        self._file = self._temporary = None
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """All of it: an unbuffered write may take a part only."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

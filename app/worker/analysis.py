@@ -30,13 +30,19 @@ class AnalysisFactory:
         """Load the models; the job that analyses one study with them."""
         from app.graph import analyse, load_models
         from operators.evidence.result import write_result
+        from operators.study.select import RoutedPair
 
         models = load_models(self.champions)
         models.load_all()
 
         def job(request: Request) -> Outcome:
+            routed = request.routed
             done = analyse(
-                request.input_dir, request.output_dir, request.recorded_at, models=models
+                request.input_dir,
+                request.output_dir,
+                request.recorded_at,
+                models=models,
+                routed=None if routed is None else [RoutedPair(*pair) for pair in routed],
             )
             write_result(done)
             return outcome(done)

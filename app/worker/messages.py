@@ -20,11 +20,15 @@ class Request:
         An empty folder for results.
     recorded_at : str
         ``YYYYMMDDHHMMSS`` that results bear.
+    routed : tuple or None
+        (bundle, Series Instance UID, whether the card's body part is asked) of every pair
+        that a route wants; None: the cards decide about every series.
     """
 
     input_dir: Path
     output_dir: Path
     recorded_at: str
+    routed: tuple[tuple[str, str, bool], ...] | None = None
 
 
 @dataclass(frozen=True)

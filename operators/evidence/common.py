@@ -155,10 +155,16 @@ def first_reference(volume: Volume) -> Dataset:
     return next(_references(volume))
 
 
-def _references(volume: Volume) -> Iterator[Dataset]:
-    shared = Dataset()
+def without_patient() -> Dataset:
+    """The patient and study attributes that highdicom asks for, empty: `stamp` fills them."""
+    empty = Dataset()
     for keyword in _EMPTY_PATIENT_AND_STUDY:
-        setattr(shared, keyword, "")
+        setattr(empty, keyword, "")
+    return empty
+
+
+def _references(volume: Volume) -> Iterator[Dataset]:
+    shared = without_patient()
     first = volume.headers[0]
     shared.StudyInstanceUID = first.StudyInstanceUID
     shared.SeriesInstanceUID = volume.series_instance_uid
@@ -220,26 +226,45 @@ def stamp(
     C.7.5.1 General Equipment, C.12.1 SOP Common.
     """
     header = segmentation.volume.headers[0]
+    stamp_common(dataset, header, identity.series_description, recorded_at)
+    # No authority has cleared this software or its models (PS3.3 C.8.13.2.1.1).
+    dataset.ContentQualification = "RESEARCH"
+    equipment = [
+        *_acquisition_equipment(header),
+        _model_equipment(segmentation.model, recorded_at),
+    ]
+    dataset.add_new("ContributingEquipmentSequence", "SQ", equipment)
+
+
+def stamp_common(
+    dataset: hd.base.SOPClass, header: Dataset, series_description: str, recorded_at: str
+) -> None:
+    """The part of `stamp` that no model has a share in, in place.
+
+    Parameters
+    ----------
+    dataset : highdicom.base.SOPClass
+        An object as built from references without a patient.
+    header : Dataset
+        An instance of the same study, whose patient and study it gets.
+    series_description : str
+        At most 64 characters.
+    recorded_at : str
+        ``YYYYMMDDHHMMSS``; every date and time that is ours.
+    """
     _copy_patient_and_study(dataset, header)
     dataset.SpecificCharacterSet = CHARACTER_SET
-    dataset.SeriesDescription = identity.series_description
+    dataset.SeriesDescription = series_description
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = MODEL_NAME
     dataset.SoftwareVersions = SOFTWARE_VERSION
     dataset.DeviceSerialNumber = DEVICE_SERIAL_NUMBER
     dataset.DeviceUID = DEVICE_UID
     dataset.InstanceCreatorUID = DEVICE_UID
-    # No authority has cleared this software or its models (PS3.3 C.8.13.2.1.1).
-    dataset.ContentQualification = "RESEARCH"
     moment = datetime.strptime(recorded_at, "%Y%m%d%H%M%S")
     for what in ("Series", "Content", "InstanceCreation"):
         setattr(dataset, f"{what}Date", f"{moment:%Y%m%d}")
         setattr(dataset, f"{what}Time", f"{moment:%H%M%S}")
-    equipment = [
-        *_acquisition_equipment(header),
-        _model_equipment(segmentation.model, recorded_at),
-    ]
-    dataset.add_new("ContributingEquipmentSequence", "SQ", equipment)
     dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = f"RADLOOP_{SOFTWARE_VERSION}"
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from operators.core import ExecutionContext, InputContext, Operator, OperatorSpe
 from operators.job import StudyJob
 from operators.study.choose import choose_series
 from operators.study.read import read_drop
-from operators.study.select import Accepts, select
+from operators.study.select import Accepts, RoutedPair, select
 
 
 class StudySource(Operator):
@@ -52,6 +52,8 @@ class SeriesSelector(Operator):
         Bundle name → what its card asks.
     forced_bundle : str, optional
         Only this bundle, whatever the body part.
+    routed : collection of RoutedPair, optional
+        Only these pairs of bundle and series.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class SeriesSelector(Operator):
         *args: Any,
         accepts_by_bundle: Mapping[str, Accepts],
         forced_bundle: str | None = None,
+        routed: Collection[RoutedPair] | None = None,
         **kwargs: Any,
     ) -> None:
         self.accepts_by_bundle = accepts_by_bundle
         self.forced_bundle = forced_bundle
+        self.routed = routed
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -76,7 +80,9 @@ class SeriesSelector(Operator):
     ) -> None:
         """Ask every card about every series."""
         job: StudyJob = op_input.receive("job")
-        matches, unmatched = select(job.studies, self.accepts_by_bundle, self.forced_bundle)
+        matches, unmatched = select(
+            job.studies, self.accepts_by_bundle, self.forced_bundle, self.routed
+        )
         op_output.emit(replace(job, matches=matches, unmatched=unmatched), "matched")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from operators.volume.geometry import SAME_PLACE_MM, read_planes
 
 # A code string is shown back to the reader only if it is one (PS3.5 section 6.2).
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
+NO_ROUTE = "no route sends it there (`radloop routes explain` says which condition failed)"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,25 @@ class Accepts:
         if self.max_pixel_mm is not None:
             said.append(f"pixels at most {self.max_pixel_mm:g} mm wide")
         return "; ".join(said)
+
+
+@dataclass(frozen=True)
+class RoutedPair:
+    """A series that the site's routes send to a bundle, if its card accepts it.
+
+    Attributes
+    ----------
+    bundle : str
+        Name of the bundle.
+    series_instance_uid : str
+        (0020,000E).
+    ask_body_part : bool
+        False where the route vouches for the body part; all else is asked.
+    """
+
+    bundle: str
+    series_instance_uid: str
+    ask_body_part: bool = True
 
 
 def _fields(block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -240,6 +260,7 @@ def select(
     studies: tuple[Study, ...],
     accepts_by_bundle: Mapping[str, Accepts],
     forced_bundle: str | None = None,
+    routed: Collection[RoutedPair] | None = None,
 ) -> tuple[tuple[Match, ...], tuple[Refused, ...]]:
     """Pair series with bundles.
 
@@ -251,6 +272,8 @@ def select(
         Bundle name → what its card asks.
     forced_bundle : str, optional
         Only this bundle, and the body part is not asked.
+    routed : collection of RoutedPair, optional
+        Only these pairs; None: any. Not asked where a person forces a bundle.
 
     Returns
     -------
@@ -262,12 +285,18 @@ def select(
     asked = dict(accepts_by_bundle)
     if forced_bundle is not None:
         asked = {name: accepts for name, accepts in asked.items() if name == forced_bundle}
+    open_ways = _open_ways(routed if forced_bundle is None else None)
     matches: list[Match] = []
     unmatched: list[Refused] = []
     for series in (series for study in studies for series in study.series):
         reasons = []
         for name, accepts in sorted(asked.items()):
-            said = explain_mismatch(series, accepts, ask_body_part=forced_bundle is None)
+            ask = open_ways(name, series.series_instance_uid)
+            if ask is None:
+                reasons.append(f"{name}: {NO_ROUTE}.")
+                continue
+            ask_body_part = ask and forced_bundle is None
+            said = explain_mismatch(series, accepts, ask_body_part=ask_body_part)
             if said is None:
                 matches.append(Match(name, series))
             else:
@@ -277,6 +306,14 @@ def select(
         if len(reasons) == max(len(asked), 1):
             unmatched.append(Refused(series.series_instance_uid, " ".join(reasons)))
     return tuple(matches), tuple(unmatched)
+
+
+def _open_ways(routed: Collection[RoutedPair] | None) -> Callable[[str, str], bool | None]:
+    """Of a bundle and a series: whether to ask the body part; None where no route leads there."""
+    if routed is None:
+        return lambda bundle, series_uid: True
+    ways = {(pair.bundle, pair.series_instance_uid): pair.ask_body_part for pair in routed}
+    return lambda bundle, series_uid: ways.get((bundle, series_uid))
 
 
 def _no_bundle(forced_bundle: str | None, installed: Mapping[str, Accepts]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,27 +44,31 @@ class Listener:
         return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
+@contextmanager
+def listening(folder: Path, **changes: Any) -> Iterator[Listener]:
+    """A listener on a free loopback port; keywords change its `ListenerConfig`."""
+    config = ListenerConfig(
+        spool=folder / "spool",
+        ae_title="RADLOOP",
+        min_free_bytes=0,
+        max_associations=20,
+        max_pdu=131072,
+    )
+    config = replace(config, **changes)
+    spool = Spool(config.spool)
+    connection = journal.prepare(spool.journal_file)
+    listening_socket = bind_patiently("127.0.0.1", 0)
+    port = listening_socket.getsockname()[1]
+    process = IntakeProcess(config, listening_socket)
+    try:
+        process.poll()
+        yield Listener(port, process, spool, connection)
+    finally:
+        process.stop()
+
+
 @pytest.fixture
 def start_listener(tmp_path: Path) -> Iterator[Callable[..., Listener]]:
-    """Start a listener on a free loopback port; keywords change its `ListenerConfig`."""
+    """`listening` in the test's folder."""
     with ExitStack() as stack:
-
-        def start(**changes: Any) -> Listener:
-            config = ListenerConfig(
-                spool=tmp_path / "spool",
-                ae_title="RADLOOP",
-                min_free_bytes=0,
-                max_associations=20,
-                max_pdu=131072,
-            )
-            config = replace(config, **changes)
-            spool = Spool(config.spool)
-            connection = journal.prepare(spool.journal_file)
-            listening = bind_patiently("127.0.0.1", 0)
-            port = listening.getsockname()[1]
-            process = IntakeProcess(config, listening)
-            stack.callback(process.stop)
-            process.poll()
-            return Listener(port, process, spool, connection)
-
-        yield start
+        yield lambda **changes: stack.enter_context(listening(tmp_path, **changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -9,12 +10,14 @@ import time
 from pathlib import Path
 
 import pydicom
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from app.worker.messages import Job, Outcome, Request
 from operators.errors import VolumeRefusal
+from tests.app.instances import encoded, instance
 
 
-def describe(request: Request, uid_by_name: dict[str, str]) -> None:
+def describe(request: Request, uid_by_name: dict[str, str], bundle: str = "stub") -> None:
     """result.json, as far as the register of written objects reads it."""
     evidence = [
         {"kind": "SR", "path": str(request.output_dir / name), "sop_instance_uid": uid}
@@ -24,7 +27,7 @@ def describe(request: Request, uid_by_name: dict[str, str]) -> None:
         "study_instance_uid": "1.2.3",
         "series_instance_uid": "1.2.3.4",
         "part": "",
-        "bundle": "stub",
+        "bundle": bundle,
         "weights_sha256": "",
         "evidence": evidence,
     }
@@ -33,14 +36,14 @@ def describe(request: Request, uid_by_name: dict[str, str]) -> None:
     )
 
 
-def copy_headers(request: Request) -> Outcome:
+def copy_headers(request: Request, bundle: str = "stub") -> Outcome:
     """Writes one small file that names every input: what was analysed can be compared."""
     uids = sorted(
         str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
         for path in request.input_dir.iterdir()
     )
     (request.output_dir / "inputs.txt").write_text("\n".join(uids))
-    describe(request, {"inputs.txt": f"1.2.3.{request.output_dir.name}"})
+    describe(request, {"inputs.txt": f"1.2.3.{request.output_dir.name}"}, bundle)
     return Outcome("done", results=("inputs.txt",))
 
 
@@ -149,3 +152,74 @@ def by_manufacturer(request: Request) -> Outcome:
 def told() -> Job:
     """A worker whose images say what happens."""
     return by_manufacturer
+
+
+def note(request: Request) -> Outcome:
+    """Says in a common log that it was begun, and by whom; BRIEF takes 0.5 s, SLOW 6 s."""
+    with (request.output_dir.parent / "analyses.log").open("a") as log:
+        log.write(f"{request.output_dir.name} {os.getpid()}\n")
+    path = next(request.input_dir.iterdir())
+    manufacturer = str(pydicom.dcmread(path, stop_before_pixels=True).Manufacturer)
+    time.sleep({"BRIEF": 0.5, "SLOW": 6.0}.get(manufacturer, 0.0))
+    return Outcome("not applicable", "no bundle of this test wants it")
+
+
+def noted() -> Job:
+    """A worker whose analyses leave a line each."""
+    return note
+
+
+def write_evidence(request: Request) -> Outcome:
+    """A SEG and an SR without meaning that say how many instances they were made of."""
+    inputs = [
+        pydicom.dcmread(path, stop_before_pixels=True) for path in request.input_dir.iterdir()
+    ]
+    study = str(inputs[0].StudyInstanceUID)
+    evidence = []
+    for kind, sop_class in (("SEG", SegmentationStorage), ("SR", Comprehensive3DSRStorage)):
+        made = instance(1, study=study, modality=kind, manufacturer="radloop")
+        del made.PixelData
+        made.SOPClassUID = sop_class
+        # The same at every attempt at a study version, and of no other.
+        number = int(
+            hashlib.sha256(f"{request.output_dir.name} {kind}".encode()).hexdigest()[:30], 16
+        )
+        made.SOPInstanceUID = f"2.25.{number}"
+        made.SeriesInstanceUID = f"2.25.{number}1"
+        made.ImageComments = f"{len(inputs)} instances"
+        (request.output_dir / f"{kind}.dcm").write_bytes(encoded(made))
+        evidence.append(
+            {"kind": kind, "path": f"{kind}.dcm", "sop_instance_uid": str(made.SOPInstanceUID)}
+        )
+    result = {
+        "study_instance_uid": study,
+        "series_instance_uid": str(inputs[0].SeriesInstanceUID),
+        "part": "",
+        "bundle": "stub",
+        "weights_sha256": "",
+        "evidence": evidence,
+    }
+    (request.output_dir / "result.json").write_text(
+        json.dumps({"recorded_at": request.recorded_at, "results": [result]})
+    )
+    return Outcome("done", results=("SEG.dcm", "SR.dcm"))
+
+
+def evidence() -> Job:
+    """A worker that makes both kinds of results within milliseconds."""
+    return write_evidence
+
+
+def note_route(request: Request) -> Outcome:
+    """Takes a second; says which study it was and what routes want of it."""
+    time.sleep(1.0)
+    path = next(request.input_dir.iterdir())
+    study = str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+    with (request.output_dir.parent / "requests.jsonl").open("a") as log:
+        log.write(json.dumps({"study": study, "routed": request.routed}) + "\n")
+    return copy_headers(request, bundle="head_neck_oar_ct")
+
+
+def routed() -> Job:
+    """A worker that shows what it was asked, and has a result."""
+    return note_route

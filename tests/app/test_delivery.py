@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,8 +13,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from app.delivery import from_settings
-from app.delivery.courier import Courier, ResultsGone
+from app.delivery import from_settings, keys
 from app.delivery.cstore import CStoreDestination
 from app.delivery.destination import (
     DeliveryRefusal,
@@ -32,8 +31,7 @@ from app.demo.orthanc import (
     free_port,
     running_orthanc,
 )
-from app.settings import load_settings
-from tests.app.conftest import until
+from app.settings import SettingsRefusal, load_settings
 from tests.app.instances import STUDY, instance, write
 
 needs_orthanc = pytest.mark.skipif(find_orthanc() is None, reason="Orthanc is not installed")
@@ -95,6 +93,36 @@ def test_what_orthanc_cannot_read_is_refused_for_good(orthanc: Orthanc, tmp_path
 
     with pytest.raises(DestinationRefused, match=rf"{orthanc.url}/instances refused .* HTTP 400"):
         OrthancDestination(orthanc.url).deliver([file])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"cstore_tls_certificate": "a.pem"}, "need each other, and cstore_tls_ca"),
+        (
+            {"cstore_tls_certificate": "a.pem", "cstore_tls_private_key": "a.key"},
+            "need each other, and cstore_tls_ca",
+        ),
+        ({"cstore_tls_ca": "ca.pem", "cstore_commitment": True}, "the archive calls back"),
+        ({"cstore_commitment_ae_title": "SEVENTEEN LETTERS"}, "1 to 16 ASCII"),
+        ({"deliver_to_stow": "https://me:geheim@cloud/"}, "holds no user or password"),
+        ({"destinations": {"b": {}}}, "destinations.b: has 0 addresses"),
+        (
+            {"destinations": {"b": {"orthanc_url": "http://a", "deliver_to_folder": "/b"}}},
+            "destinations.b: has 2 addresses",
+        ),
+        ({"destinations": {"stow": {"orthanc_url": "http://a"}}}, "destinations.stow.* and not"),
+        ({"destinations": {"b": {"orthnac_url": "http://a"}}}, "did you mean orthanc_url"),
+        ({"destinations": {"b": {"stow_password": "geheim"}}}, "has 0 addresses"),
+    ],
+)
+def test_settings_that_can_not_work_together_are_refused(
+    words: dict[str, object], says: str
+) -> None:
+    with pytest.raises(SettingsRefusal, match=says) as caught:
+        load_settings(**words)
+
+    assert "geheim" not in str(caught.value)
 
 
 def test_nobody_there_is_worth_another_try(tmp_path: Path) -> None:
@@ -226,59 +254,6 @@ def test_an_archive_that_does_not_know_the_class_refuses_for_good(
         destination.deliver(write(tmp_path / "in", private))
 
 
-class Recorder:
-    """A destination that says what it is told to, and counts."""
-
-    name = "recorder"
-
-    def __init__(self, *answers: Exception | None) -> None:
-        self.answers = list(answers)
-        self.delivered: list[str] = []
-
-    def deliver(self, files: list[Path]) -> None:
-        answer = self.answers.pop(0)
-        if answer is not None:
-            raise answer
-        self.delivered += [file.name for file in files]
-
-    def self_test(self) -> str:
-        return "here"
-
-
-def carried(courier: Courier, files: list[Path]) -> DeliveryRefusal | None:
-    courier.carry("study", files)
-    ended = until(courier.poll)
-    assert ended[0] == "study"
-    assert courier.is_idle
-    return ended[1]
-
-
-def test_the_courier_waits_longer_after_each_failure_and_forgets_them_after_success(
-    tmp_path: Path,
-) -> None:
-    away = DestinationUnreachable("recorder", "down")
-    recorder = Recorder(away, None, away)
-    courier = Courier([recorder])
-
-    assert carried(courier, [tmp_path / "a"]) is away
-    began = time.monotonic()
-    assert not courier.may_try("study")
-    assert courier.may_try("another study")
-    until(lambda: courier.may_try("study"))
-    assert 1.5 < time.monotonic() - began < 4.0
-    assert carried(courier, [tmp_path / "a"]) is None
-    assert courier.may_try("study")
-    assert recorder.delivered == ["a"]
-
-
-def test_the_courier_reports_what_nobody_expected(tmp_path: Path) -> None:
-    defect = carried(Courier([Recorder(KeyError("Doe^John"))]), [tmp_path / "a"])
-    assert defect is not None and defect.code == "RL-0905" and "Doe" not in str(defect)
-
-    gone = carried(Courier([FolderDestination(tmp_path)]), [tmp_path / "no" / "such.dcm"])
-    assert isinstance(gone, ResultsGone)
-
-
 def test_settings_name_the_destinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith("RADLOOP_")]:
         monkeypatch.delenv(variable)
@@ -288,15 +263,41 @@ def test_settings_name_the_destinations(tmp_path: Path, monkeypatch: pytest.Monk
         orthanc_password="geheim",
         deliver_to_folder=tmp_path,
         deliver_to_cstore="ARC@10.0.0.1:104",
+        deliver_to_stow="https://cloud/dicom-web/",
+        stow_token="geheim",
+        state_dir=tmp_path / "state",
     )
 
-    names = [destination.name for destination in from_settings(settings)]
+    destinations = from_settings(settings)
 
-    assert names == [
-        "Orthanc http://pacs:8042/",
-        f"folder {tmp_path}",
-        "C-STORE ARC@10.0.0.1:104",
+    assert {destination.key: destination.name for destination in destinations} == {
+        "orthanc": "Orthanc http://pacs:8042/",
+        "folder": f"folder {tmp_path}",
+        "cstore": "C-STORE ARC@10.0.0.1:104",
+        "stow": "DICOMweb https://cloud/dicom-web",
+    }
+    assert keys(settings) == tuple(destination.key for destination in destinations)
+    assert not (tmp_path / "state").exists()  # making them changes nothing
+
+
+def test_several_of_a_kind_have_the_names_that_the_site_gave_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = {
+        "research": {"orthanc_url": "http://research:8042"},
+        "old_pacs": {"deliver_to_cstore": "OLD@10.0.0.1:104"},
+        "new_pacs": {"deliver_to_cstore": "NEW@10.0.0.2:104", "cstore_commitment": True},
+    }
+    monkeypatch.setenv("RADLOOP_DESTINATIONS", json.dumps(places))
+    settings = load_settings(orthanc_url="http://main:8042")
+
+    assert [(destination.key, destination.name) for destination in from_settings(settings)] == [
+        ("orthanc", "Orthanc http://main:8042/"),
+        ("research", "Orthanc http://research:8042/"),
+        ("old_pacs", "C-STORE OLD@10.0.0.1:104"),
+        ("new_pacs", "C-STORE NEW@10.0.0.2:104"),
     ]
+    assert keys(settings) == ("orthanc", *places)
 
 
 @needs_orthanc

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -183,6 +186,106 @@ def test_silent_peers_delay_nobody_and_are_dropped(start_listener: Start) -> Non
     garbage.close()
 
 
+def test_two_listeners_share_one_port_and_either_may_die(start_listener: Start) -> None:
+    listener = start_listener(listeners=2)
+    until(lambda: echo(listener.port) == 0)
+    first, second = listener.process.pids
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: send(listener.port, instance(n)), range(24)))
+    assert answers == [[0x0000]] * 24
+
+    for victim in (first, second):
+        os.kill(victim, signal.SIGKILL)
+        assert send(listener.port, instance(100 + victim)) == [0x0000]
+        said = until(listener.process.poll)
+        assert "listener ended by itself" in said
+        until(lambda: listener.process.poll() or len(listener.process.pids) == 2)
+
+    assert len(listener.rows()) == 26
+    assert not {first, second} & set(listener.process.pids)
+
+
+@pytest.mark.parametrize("listeners", [1, 2])
+@pytest.mark.parametrize(
+    "caps",
+    [
+        {"max_associations": 3, "max_associations_per_peer": 9},
+        {"max_associations": 9, "max_associations_per_peer": 3},
+    ],
+)
+def test_a_cap_rejects_for_the_moment(
+    start_listener: Start, listeners: int, caps: dict[str, int]
+) -> None:
+    listener = start_listener(listeners=listeners, **caps)
+    until(lambda: echo(listener.port) == 0)
+    until(lambda: len(listener.process.pids) == listeners)
+    held = [associate(listener.port) for _ in range(3)]
+    assert all(association.is_established for association in held)
+
+    refused = associate(listener.port)
+    assert refused.is_rejected
+    answer = refused.acceptor.primitive
+    assert answer is not None
+    # Transient, presentation layer, local limit exceeded: PS3.8 9.3.4
+    assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+
+    held.pop().release()
+    until(lambda: echo(listener.port) == 0)
+    for association in held:
+        association.release()
+
+
+@pytest.mark.parametrize(
+    ("proposed", "chosen"),
+    [
+        ([JPEGLSLossless, ExplicitVRLittleEndian], JPEGLSLossless),  # the peer's order stands
+        ([ExplicitVRLittleEndian, JPEG2000Lossless], ExplicitVRLittleEndian),
+        (["1.2.840.10008.1.2.4.100", JPEG2000Lossless], JPEG2000Lossless),  # no video before it
+        (["1.2.3.4", "1.2.840.10008.1.2.4.110", RLELossless], RLELossless),
+        (["1.2.3.4"], "1.2.3.4"),  # kept is better than refused
+    ],
+)
+def test_of_several_transfer_syntaxes_the_first_that_we_read_is_taken(
+    start_listener: Start, proposed: list[str], chosen: str
+) -> None:
+    listener = start_listener()
+    entity = AE()
+    entity.add_requested_context(CTImageStorage, proposed)
+
+    association = entity.associate("127.0.0.1", listener.port)
+    (context,) = association.accepted_contexts
+    association.release()
+
+    assert context.transfer_syntax == [chosen]
+
+
+@needs_dcmtk
+@pytest.mark.parametrize(
+    ("encoder", "proposal", "syntax"),
+    [
+        (["dcmcjpeg", "+e1"], "-xs", JPEGLosslessSV1),
+        (["dcmcjpls"], "-xt", JPEGLSLossless),
+        (["dcmcrle"], "-xr", RLELossless),
+        (["dcmconv", "+td"], "-xd", DeflatedExplicitVRLittleEndian),
+    ],
+)
+def test_dcmtk_sends_compressed_and_our_decoders_read_it(
+    start_listener: Start, tmp_path: Path, encoder: list[str], proposal: str, syntax: str
+) -> None:
+    listener = start_listener()
+    (plain,) = write(tmp_path / "plain", instance(1))
+    packed = tmp_path / "packed.dcm"
+    subprocess.run([*encoder, plain, packed], check=True, capture_output=True, timeout=60)
+
+    command = [STORESCU, proposal, "127.0.0.1", str(listener.port), packed]
+    subprocess.run(command, check=True, capture_output=True, env=NO_NAGLE, timeout=60)
+
+    (file,) = listener.files()
+    kept = pydicom.dcmread(file)
+    assert kept.file_meta.TransferSyntaxUID == syntax
+    assert (kept.pixel_array == instance(1).pixel_array).all()
+
+
 def test_only_listed_titles_may_send(start_listener: Start) -> None:
     listener = start_listener(allowed_calling_aets=("PACS", "CT 1"))
 
@@ -211,8 +314,7 @@ def kill_while_it_receives(
     command = [STORESCU, "-v", "127.0.0.1", str(listener.port), *files]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=NO_NAGLE) as sender:
         until(lambda: len(listener.rows()) >= after)
-        pid = listener.process.pid
-        assert pid is not None
+        (pid,) = listener.process.pids
         os.kill(pid, signal.SIGKILL)
         assert sender.stderr is not None
         acknowledged = len(re.findall(r"Received Store Response \(Success\)", sender.stderr.read()))
@@ -228,7 +330,7 @@ def test_kill_9_of_the_listener_loses_nothing_that_was_acknowledged(
     assert 0 < acknowledged < 200, "the kill came too early or too late"
 
     until(lambda: listener.process.poll() is not None)
-    until(lambda: listener.process.poll() or listener.process.pid)
+    until(lambda: listener.process.poll() or listener.process.pids)
     # Nobody was refused meanwhile: the socket is the parent's.
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=NO_NAGLE)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.intake.peek import UID
-from app.intake.spool import NoRoomError, Spool
+from app.intake.spool import Draft, NoRoomError, Spool
 
 
 def files(spool: Spool) -> list[Path]:
@@ -110,3 +110,43 @@ def test_sweep_removes_what_was_never_acknowledged(tmp_path: Path) -> None:
 
     assert files(spool) == [spool.path(kept.name)]
     assert list(spool.work.iterdir()) == []
+
+
+def test_a_successor_sweeps_what_its_killed_predecessor_left_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path, owner="0")
+    half = Draft(spool, "1.2.3", b"head")
+    half.write(bytes(3 << 20))
+    other = Draft(Spool(tmp_path, owner="1"), "1.2.4", b"head")
+    other.write(bytes(3 << 20))
+    assert len(files(spool)) == 2
+
+    Spool(tmp_path, owner="0").sweep_own()
+
+    assert len(files(spool)) == 1
+    assert spool.path(other.keep().name).stat().st_size == (3 << 20) + 4
+
+
+def test_a_large_draft_is_whole_and_its_digest_that_of_one_piece(tmp_path: Path) -> None:
+    body = os.urandom(5 << 20)
+    whole = Spool(tmp_path / "a").keep("1.2.3", b"head", body, "1.2")
+    spool = Spool(tmp_path / "b")
+    draft = Draft(spool, "1.2.3", b"head", "1.2")
+    for at in range(0, len(body), 100_001):
+        draft.write(body[at : at + 100_001])
+
+    kept = draft.keep()
+
+    assert kept == whole
+    assert spool.path(kept.name).read_bytes() == b"head" + body
+
+
+def test_the_reserve_stops_a_large_draft_on_its_way(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, min_free_bytes=1 << 60)
+    draft = Draft(spool, "1.2.3", b"head")
+
+    with pytest.raises(NoRoomError):
+        draft.write(bytes(3 << 20))
+
+    assert files(spool) == []

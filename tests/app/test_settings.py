@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsRefusal, load_settings, parse_cstore_target
+from app.addresses import parse_cstore_target
+from app.settings import Settings, SettingsRefusal, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -58,6 +58,8 @@ def loaded_by(*arguments: str, **environment: str) -> list[str]:
         ["bundles", "--help"],
         ["train", "--help"],
         ["bundles", "list"],
+        ["routes", "--help"],
+        ["routes", "check"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments):

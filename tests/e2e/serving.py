@@ -122,9 +122,9 @@ def serve(folder: Path, command: Sequence[str] = RADLOOP, **settings: object) ->
         reader.join(10)
 
 
-def stub(job: str) -> tuple[str, ...]:
-    """Command of a service whose worker runs one of `tests.app.jobs`."""
-    return (sys.executable, "-m", "tests.e2e.service", job)
+def stub(job: str, slot: str = "") -> tuple[str, ...]:
+    """Command of a service, or of a lone worker, that runs one of `tests.app.jobs`."""
+    return (sys.executable, "-m", "tests.e2e.service", job, *([slot] if slot else []))
 
 
 def storescu(port: int, *files: Path, check: bool = True) -> list[bool]:

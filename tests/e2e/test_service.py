@@ -46,7 +46,7 @@ def test_a_study_goes_in_and_its_result_comes_out(tmp_path: Path) -> None:
         assert analysed(served) == uids(*range(5))
         (copy,) = (tmp_path / "share").rglob("inputs.txt")
         states = [m[1] for m in served.said(rf"study {STUDY} v1: (\w+)")]
-        assert states == ["receiving", "ready", "running", "delivering", "done"]
+        assert states == ["receiving", "ready", "queued", "running", "delivering", "done"]
         assert copy.read_text() == (served.output / copy.parent.name / copy.name).read_text()
         assert not [line for line in served.lines if "Test" in line]  # no patient's name
         assert served.end(signal.SIGINT) == 0
@@ -91,7 +91,7 @@ def test_kill_9_during_the_analysis_repeats_it(tmp_path: Path) -> None:
         served.process.kill()
 
     with serve(tmp_path, stub("well")) as served:
-        served.wait_for(rf"study {STUDY} v1: ready: interrupted by a stop")
+        served.wait_for(rf"study {STUDY} v1: running")
         served.wait_for(rf"study {STUDY} v1: done: kept in .*no destination is set")
         assert analysed(served) == uids(1)
 
@@ -110,7 +110,7 @@ def test_a_stop_hands_the_study_back_and_leaves_nobody_behind(tmp_path: Path, nu
         assert time.monotonic() - began < 12.0
 
         until(lambda: gone(children), seconds=3)
-        served.wait_for(rf"study {STUDY} v1: ready: handed back by a stop")
+        served.wait_for(rf"study {STUDY} v1: queued: handed back by a stop")
         assert served.lines[-1].endswith("stopped")
 
     with serve(tmp_path, stub("well")) as served:
@@ -153,7 +153,7 @@ def test_a_study_that_kills_the_worker_fails_after_two_tries_and_the_next_one_su
     good = write(tmp_path / "good", instance(1, study=OTHER))
     with serve(tmp_path, stub("poisonable")) as served:
         storescu(served.port, *poison)
-        served.wait_for(rf"study {STUDY} v1: ready: RL-0803: .*SIGSEGV.*next try in 2 s")
+        served.wait_for(rf"study {STUDY} v1: queued: RL-0803: .*SIGSEGV.*next try in 2 s")
         storescu(served.port, *good)
         served.wait_for(rf"study {OTHER} v1: done")
         served.wait_for(rf"study {STUDY} v1: failed: RL-0803: .*SIGSEGV.*given up after 2 tries")

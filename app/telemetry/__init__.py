@@ -1,0 +1,1 @@
+"""Telemetry: what happened, for an auditor (`audit`, `trail`) and for a monitor (`metrics`)."""

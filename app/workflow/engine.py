@@ -1,0 +1,248 @@
+"""The workflows on DBOS Transact: durable, in a queue with priorities, taken over from the dead.
+
+One `study` workflow for each attempt at a study version, one `deliver` workflow for
+each destination of what came out. Their steps are `study.StudySteps`; a step that was
+cut off by a crash runs again, one that has ended does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.workflow.board import Board, with_driver
+from app.workflow.study import Analysed, Carried, StudySteps, Task
+
+# Part of every workflow's id: DBOS leaves the workflows of another version pending for ever,
+# so after an upgrade that changes their steps the ledger's unfinished studies get new ones.
+VERSION = "1"
+STUDIES = "studies"
+DELIVERY = "delivery-"
+POLL_SECONDS = 0.1
+DELIVERIES_AT_ONCE = 2  # for each destination and process
+MAX_RETRY_SECONDS = 60.0
+MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
+SILENT_SECONDS = 15.0
+SWEEP_SECONDS = 3.0
+
+
+def sqlite_url(state_dir: Path) -> str:
+    """Where the workflows are kept when no other database is set."""
+    return f"sqlite:///{state_dir / 'workflows.sqlite'}"
+
+
+class Engine:
+    """Runs the workflows in this process; one for each process.
+
+    Parameters
+    ----------
+    url : str
+        The database.
+    executor : str
+        Stable name of this process: its own unfinished work comes back by it.
+    steps : StudySteps
+        What is done.
+    board : Board
+        In the same database.
+    destinations : tuple of str
+        Keys.
+    max_attempts : int
+        Analyses that may end badly.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        executor: str,
+        steps: StudySteps,
+        board: Board,
+        destinations: tuple[str, ...],
+        max_attempts: int,
+    ) -> None:
+        from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+
+        logging.getLogger("dbos").setLevel(logging.ERROR)
+        config: DBOSConfig = {
+            "name": "radloop",
+            "system_database_url": with_driver(url),
+            "executor_id": executor,
+            "application_version": VERSION,
+            "serializer": DBOSPortableJSONSerializer(),  # readable, and nothing is unpickled
+            "console_log_level": "ERROR",
+            "log_level": "ERROR",
+        }
+        self._dbos = DBOS
+        self._board, self._executor = board, executor
+        self._max_attempts = max_attempts
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._sweep_at = 0.0
+        DBOS(config=config)
+        self._define(steps)
+        DBOS.launch()
+        DBOS.register_queue(STUDIES, worker_concurrency=1, polling_interval_sec=POLL_SECONDS)
+        for key in destinations:
+            DBOS.register_queue(
+                DELIVERY + key,
+                worker_concurrency=DELIVERIES_AT_ONCE,
+                polling_interval_sec=POLL_SECONDS,
+            )
+
+    def enqueue(self, task: Task, delay_s: float = 0.0) -> None:
+        """Begin the task's workflow once its turn has come; asking again changes nothing."""
+        self._enqueue(STUDIES, "study", _study_id(task), task.priority, delay_s, task.values())
+
+    def carry_over(self) -> set[tuple[str, int]]:
+        """Study versions whose workflows another release began; those end here.
+
+        Returns
+        -------
+        set of (str, int)
+            Study Instance UID and version: each needs a workflow of this release.
+        """
+        waiting = self._dbos.list_workflows(
+            status=["PENDING", "ENQUEUED", "DELAYED"], load_output=False
+        )
+        foreign = [workflow for workflow in waiting if workflow.app_version != VERSION]
+        if foreign:
+            self._dbos.cancel_workflows([workflow.workflow_id for workflow in foreign])
+        tasks = [Task.of(workflow.input["args"][0]) for workflow in foreign if workflow.input]
+        return {(task.study_uid, task.version) for task in tasks}
+
+    def tend(self) -> list[str]:
+        """Heartbeat, and what the dead left; lines for a person. Call it often."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return []
+        self._sweep_at = now + SWEEP_SECONDS
+        self._board.beat(self._executor)
+        lines = []
+        for executor, beat in self._board.beats().items():
+            if executor == self._executor:
+                continue
+            known, since = self._seen.get(executor, (-1, now))
+            if beat != known:
+                self._seen[executor] = (beat, now)
+            elif now - since > SILENT_SECONDS:
+                taken = self._take_over(executor)
+                self._board.forget(executor)
+                self._seen.pop(executor, None)
+                lines.append(f"worker {executor} is silent: {taken} workflows taken over from it")
+        return lines
+
+    def hand_back(self) -> None:
+        """Before this process ends: what it has begun is for whoever lives, at once."""
+        self._take_over(self._executor)
+        self._board.forget(self._executor)
+
+    def _take_over(self, executor: str) -> int:
+        pending = self._dbos.list_workflows(
+            status="PENDING", executor_id=executor, load_input=False, load_output=False
+        )
+        for workflow in pending:
+            self._dbos.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
+        return len(pending)
+
+    def _enqueue(
+        self,
+        queue: str,
+        workflow: str,
+        identifier: str,
+        priority: int,
+        delay_s: float,
+        *arguments: Any,
+    ) -> None:
+        from dbos import EnqueueOptions
+
+        options: EnqueueOptions = {
+            "workflow_name": workflow,
+            "queue_name": queue,
+            "workflow_id": identifier,
+            "priority": priority,
+            "app_version": VERSION,
+        }
+        if delay_s > 0:
+            options["delay_seconds"] = delay_s
+        self._dbos.enqueue_workflow_with_options(options, *arguments)
+
+    def _define(self, steps: StudySteps) -> None:
+        """Register the workflows by name, before the launch that recovers them."""
+        dbos = self._dbos
+
+        @dbos.step(name="analyse")
+        def analyse(values: dict[str, Any]) -> dict[str, Any]:
+            began = time.monotonic()
+            came = steps.analyse(Task.of(values))
+            return vars(replace(came, seconds=time.monotonic() - began))
+
+        @dbos.step(name="tell")
+        def tell(values: dict[str, Any], event: str, said: dict[str, Any]) -> None:
+            steps.tell(Task.of(values), event, **said)
+
+        @dbos.step(name="carry")
+        def carry(values: dict[str, Any], key: str, results: list[str]) -> dict[str, Any]:
+            began = time.monotonic()
+            came = steps.carry(Task.of(values), key, results)
+            return vars(replace(came, seconds=time.monotonic() - began))
+
+        @dbos.workflow(name="study", max_recovery_attempts=MAX_RECOVERIES)
+        def study(values: dict[str, Any]) -> None:
+            task, came = Task.of(values), Analysed(**analyse(values))
+            if came.state == "broken":
+                self._again(task, came.reason, tell)
+            elif came.state in ("failed", "not applicable"):
+                tell(values, came.state, {"reason": came.reason, "seconds": came.seconds})
+            elif came.state == "done":
+                said = {
+                    "reason": came.reason,
+                    "results": list(came.results),
+                    "destinations": list(task.deliver),
+                    "seconds": came.seconds,
+                }
+                tell(values, "delivering", said)
+                for key in task.deliver:
+                    self._enqueue(
+                        DELIVERY + key,
+                        "deliver",
+                        f"{_study_id(task)}-{key}",
+                        task.priority,
+                        0.0,
+                        values,
+                        key,
+                        list(came.results),
+                    )
+
+        @dbos.workflow(name="deliver", max_recovery_attempts=MAX_RECOVERIES)
+        def deliver(values: dict[str, Any], key: str, results: list[str]) -> None:
+            task, tries, told = Task.of(values), 0, ""
+            while (came := Carried(**carry(values, key, results))).state == "later":
+                if came.reason != told:  # once, not at every try
+                    told = came.reason
+                    tell(values, "waiting", {"reason": told, "destinations": [key]})
+                tries += 1
+                dbos.sleep(min(2.0**tries, MAX_RETRY_SECONDS))
+            if came.state == "gone":
+                self._again(task, came.reason, tell)
+            elif came.state == "refused":
+                tell(values, "failed", {"reason": came.reason})
+            elif came.state == "delivered":
+                said = {"reason": came.reason, "destinations": [key], "seconds": came.seconds}
+                tell(values, "delivered", said)
+
+    def _again(self, task: Task, reason: str, tell: Callable[..., None]) -> None:
+        """Another attempt after a failed one, later and behind others; or the end."""
+        if task.attempt >= self._max_attempts:
+            given_up = f"{reason}; given up after {task.attempt} tries. The worker's log says more."
+            tell(task.values(), "failed", {"reason": given_up, "attempts": task.attempt})
+            return
+        wait_s = min(2.0**task.attempt, MAX_RETRY_SECONDS)
+        said = {"reason": f"{reason}; next try in {wait_s:g} s", "attempts": task.attempt}
+        tell(task.values(), "again", said)
+        self.enqueue(task.again(), wait_s)
+
+
+def _study_id(task: Task) -> str:
+    return f"{task.name}-v{VERSION}-t{task.trial}-a{task.attempt}"

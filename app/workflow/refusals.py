@@ -1,0 +1,92 @@
+"""How a workflow says no.
+
+DestinationUnknown    RL-0670   a task names a destination that is not configured any more
+SlotTaken             RL-0671   a living worker has that name
+DatabaseUnusable      RL-0672   the workflows' database can't be used
+OlderResultGone       RL-0673   what a new result replaces can't be taken back
+ResultsGone           RL-0904   our own files can't be read any more
+DeliveryDefect        RL-0905   a destination raised something that it should not
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.delivery.destination import DeliveryRefusal
+from operators.errors import Refusal
+
+
+class DestinationUnknown(DeliveryRefusal):
+    """A route or an earlier setting named a destination that is not there."""
+
+    code = "RL-0670"
+
+    def __init__(self, key: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"no destination '{key}' is configured (there are: {', '.join(known) or 'none'}). "
+            "Configure it, and `radloop studies retry` the study."
+        )
+
+
+class OlderResultGone(DeliveryRefusal):
+    """The file of a delivered result is gone, so it can't be told from another's object."""
+
+    code = "RL-0673"
+
+    def __init__(self, where: str, sop_instance_uid: str) -> None:
+        super().__init__(
+            f"the new result is in {where}, but the one that it replaces, {sop_instance_uid}, "
+            "still stands there: its file is gone from the output folder. Remove it there by hand."
+        )
+
+
+class SlotTaken(Refusal):
+    """Two living workers with one name would do the same work twice."""
+
+    code = "RL-0671"
+
+    def __init__(self, slot: str, spool: Path) -> None:
+        super().__init__(
+            f"worker slot '{slot}' of spool {spool} is in use by a living process. "
+            "Stop that one, or choose another name (--slot)."
+        )
+
+
+class DatabaseUnusable(Refusal):
+    """No database, no workflows."""
+
+    code = "RL-0672"
+
+    def __init__(self, url: str, why: str) -> None:
+        place = url.rpartition("@")[2]  # without user and password
+        super().__init__(
+            f"the workflows' database {place} can't be used ({why}). Start it, or correct "
+            "database_url (RADLOOP_DATABASE_URL); without it SQLite in state_dir is used."
+        )
+
+
+class ResultsGone(DeliveryRefusal):
+    """Our own files can't be read any more."""
+
+    code = "RL-0904"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"results of {name} can't be read from the output folder ({why}). "
+            "The study is analysed again."
+        )
+
+
+class DeliveryDefect(DeliveryRefusal):
+    """A destination raised something that it should not."""
+
+    code = "RL-0905"
+
+    def __init__(self, where: str, error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        super().__init__(
+            f"{where}: {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}. "
+            "This is a defect of radloop: report it with this line."
+        )

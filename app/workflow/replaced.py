@@ -1,0 +1,54 @@
+"""Which older results a new one replaces: what nobody confirmed, and only that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from app.register import Written
+from app.verdicts.record import Verdict, latest_verdicts
+
+
+def replaced_by(
+    new: Collection[Written], in_study: Iterable[Written], verdicts: Iterable[Verdict]
+) -> list[Written]:
+    """Older objects that must go once `new` is delivered.
+
+    Parameters
+    ----------
+    new : collection of Written
+        The new results of one study.
+    in_study : iterable of Written
+        Everything that we ever wrote for the study.
+    verdicts : iterable of Verdict
+        Of any study, in the order in which they were given.
+
+    Returns
+    -------
+    list of Written
+        SEG and SR of the same bundle on the same series that are not in `new`. Never a
+        result whose latest verdict is "confirmed", and never a verified SR.
+    """
+    kept = {entry.sop_instance_uid for entry in new}
+    subjects = {(entry.bundle, entry.source_series_uid) for entry in new}
+    older = [
+        entry
+        for entry in in_study
+        if entry.sop_instance_uid not in kept
+        and (entry.bundle, entry.source_series_uid) in subjects
+    ]
+    return not_confirmed(older, verdicts)
+
+
+def not_confirmed(entries: Iterable[Written], verdicts: Iterable[Verdict]) -> list[Written]:
+    """SEG and SR on which the latest verdict is none, or "rejected"."""
+    confirmed = set()
+    for verdict in latest_verdicts(verdicts).values():
+        if verdict.verdict == "confirmed":
+            confirmed.add(verdict.sr.sop_instance_uid)
+            if verdict.seg is not None:
+                confirmed.add(verdict.seg.sop_instance_uid)
+    return [
+        entry
+        for entry in entries
+        if entry.kind in ("SEG", "SR") and entry.sop_instance_uid not in confirmed
+    ]

@@ -1,0 +1,261 @@
+"""What the steps of a study's workflows do; `engine` makes them durable.
+
+Every step may run twice (after a crash it is repeated), so each is harmless the
+second time: inputs are laid out anew, results have the same UIDs and bytes, the
+register and every destination take the same object again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from app.delivery.destination import Destination, DestinationUnreachable
+from app.intake.ledger import study_key
+from app.intake.spool import Spool, sync_folder
+from app.register import Kind, Register, RegisterRefusal, Written, describe, objects_in
+from app.settings import Settings
+from app.verdicts.record import read_verdicts
+from app.worker.messages import Broken, Outcome, Request
+from app.workflow.analyses import Analyses
+from app.workflow.board import Board, Progress
+from app.workflow.manifest import read_manifest
+from app.workflow.refusals import DeliveryDefect, DestinationUnknown, OlderResultGone, ResultsGone
+from app.workflow.replaced import not_confirmed, replaced_by
+from operators.errors import Refusal
+
+SPOOL_INCOMPLETE = (
+    "RL-0614: an acknowledged instance is missing from the spool. "
+    "Restore the spool from its backup and `radloop studies retry`, or send the study again."
+)
+SUPERSEDED: Literal["superseded"] = "superseded"
+RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at one study version; what a workflow is given, as JSON.
+
+    Attributes
+    ----------
+    name : str
+        Folder name of the version.
+    study_uid, version, trial : str, int, int
+        Which; `trial` counts how often a person asked for it again.
+    recorded_at : str
+        ``YYYYMMDDHHMMSS`` that results bear.
+    deliver : mapping
+        Key of a destination → bundles whose results it gets; None: all.
+    routed : tuple or None
+        What the routes want analysed; see `app.worker.messages.Request`.
+    priority : int
+        Smaller is earlier.
+    attempt : int
+        From 1; analyses that ended badly before it, plus one.
+    """
+
+    name: str
+    study_uid: str
+    version: int
+    trial: int
+    recorded_at: str
+    deliver: Mapping[str, Sequence[str] | None]
+    routed: Sequence[Sequence[Any]] | None
+    priority: int
+    attempt: int = 1
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Task:
+        """From what a database holds."""
+        return cls(**values)
+
+    def again(self) -> Task:
+        """The next attempt."""
+        return replace(self, attempt=self.attempt + 1)
+
+    def values(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What an attempt came to; `state` is that of `Outcome`, or broken, or superseded."""
+
+    state: Literal["done", "not applicable", "failed", "broken", "superseded"]
+    reason: str = ""
+    results: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a try at one destination came to."""
+
+    state: Literal["delivered", "later", "refused", "gone", "superseded"]
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class StudySteps:
+    """The steps, with what they need of this process.
+
+    Parameters
+    ----------
+    settings : Settings
+        Folders.
+    analyses : Analyses
+        Where the worker is asked.
+    destinations : sequence of Destination
+        All that are configured.
+    register : Register
+        Of what we wrote.
+    board : Board
+        Where progress is told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        analyses: Analyses,
+        destinations: Sequence[Destination],
+        register: Register,
+        board: Board,
+    ) -> None:
+        self._settings, self._analyses, self._board = settings, analyses, board
+        self._destinations = {destination.key: destination for destination in destinations}
+        self._spool = Spool(settings.spool, settings.min_free_bytes)
+        self._register = register
+
+    def analyse(self, task: Task) -> Analysed:
+        """Lay the inputs out, ask the worker, enter results into the register."""
+        if not self._is_current(task):
+            return Analysed(SUPERSEDED)
+        request = Request(
+            self._spool.work / task.name,
+            self._settings.output_dir / task.name,
+            task.recorded_at,
+            None if task.routed is None else tuple((b, s, p) for b, s, p in task.routed),
+        )
+        self.tell(task, "running")
+        try:
+            self._lay_out(task, request)
+        except FileNotFoundError:
+            return Analysed("failed", SPOOL_INCOMPLETE)
+        answer = self._analyses.ask(request)
+        shutil.rmtree(request.input_dir, ignore_errors=True)
+        if isinstance(answer, Broken):
+            return Analysed("broken", answer.reason)
+        if answer.state != "done":
+            return Analysed(answer.state, answer.reason)
+        return self._keep(request.output_dir, answer)
+
+    def tell(
+        self,
+        task: Task,
+        event: str,
+        reason: str = "",
+        results: Sequence[str] = (),
+        destinations: Sequence[str] = (),
+        attempts: int | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Put what happened on the board."""
+        self._board.report(
+            Progress(
+                task.study_uid,
+                task.version,
+                task.trial,
+                event,
+                reason,
+                tuple(results),
+                tuple(destinations),
+                task.attempt - 1 if attempts is None else attempts,
+                seconds,
+            )
+        )
+
+    def carry(self, task: Task, key: str, results: Sequence[str]) -> Carried:
+        """Deliver to one destination; what was superseded meanwhile is taken back."""
+        destination = self._destinations.get(key)
+        if destination is None:
+            return Carried("refused", DestinationUnknown(key, sorted(self._destinations)).reason)
+        if not self._is_current(task):
+            return Carried(SUPERSEDED)
+        folder = self._settings.output_dir / task.name
+        bundles = task.deliver[key]
+        try:
+            new = {
+                folder / name: written
+                for name, written in zip(results, describe(folder, results), strict=True)
+                if bundles is None or written.bundle in bundles
+            }
+            if new:
+                destination.deliver(list(new))
+            if not self._is_current(task):  # the newer one may have looked before we stored
+                self._withdraw(destination, task, self._not_confirmed(list(new.values())))
+                return Carried(SUPERSEDED)
+            self._withdraw(destination, task, self._replaced(task, list(new.values())))
+        except DestinationUnreachable as refusal:
+            return Carried("later", refusal.reason)
+        except Refusal as refusal:
+            return Carried("refused", refusal.reason)
+        except OSError as error:
+            gone = ResultsGone(task.name, error.strerror or type(error).__name__)
+            return Carried("gone", gone.reason)
+        except Exception as error:  # noqa: BLE001  (a destination's defect is this study's end)
+            return Carried("refused", DeliveryDefect(destination.name, error).reason)
+        return Carried("delivered", destination.name)
+
+    def _withdraw(self, destination: Destination, task: Task, old: Sequence[Written]) -> None:
+        if not old:
+            return
+        files = {}
+        for folder in self._settings.output_dir.glob(f"{study_key(task.study_uid)}-v*"):
+            for path, written in objects_in(folder):
+                files[written.sop_instance_uid, written.sha256] = path
+        try:
+            paths = [files[entry.sop_instance_uid, entry.sha256] for entry in old]
+        except KeyError as error:
+            raise OlderResultGone(destination.name, error.args[0][0]) from error
+        destination.withdraw(paths, SUPERSEDED, task.recorded_at)
+
+    def _replaced(self, task: Task, new: Sequence[Written]) -> list[Written]:
+        written = [
+            entry
+            for kind in RESULT_KINDS
+            for entry in self._register.in_study(task.study_uid, kind)
+        ]
+        return replaced_by(new, written, read_verdicts(self._settings.state_dir))
+
+    def _not_confirmed(self, new: Sequence[Written]) -> list[Written]:
+        return not_confirmed(new, read_verdicts(self._settings.state_dir))
+
+    def _is_current(self, task: Task) -> bool:
+        return self._board.is_current(task.study_uid, task.version)
+
+    def _lay_out(self, task: Task, request: Request) -> None:
+        for folder in (request.input_dir, request.output_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for number, name in enumerate(read_manifest(self._spool, task.name)):
+            os.link(self._spool.path(name), request.input_dir / f"{number:06d}.dcm")
+
+    def _keep(self, folder: Path, outcome: Outcome) -> Analysed:
+        """Results are durable, and known as ours, before anything says that there are any."""
+        try:
+            for name in outcome.results:
+                with (folder / name).open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(folder)
+            sync_folder(folder.parent)
+            self._register.enter(describe(folder, outcome.results))
+        except FileNotFoundError:
+            return Analysed("broken", "RL-0615: a result that was reported is not there")
+        except RegisterRefusal as refusal:
+            return Analysed("failed", refusal.reason)
+        return Analysed("done", outcome.reason, outcome.results)

@@ -1,0 +1,40 @@
+"""Which older results go when a newer one stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from app.register import Written
+from app.workflow.replaced import not_confirmed, replaced_by
+from tests.app.verdicts import verdict
+
+SEG = Written("1.2.3.1", "b" * 64, "SEG", "1.2", "1.2.1", "", "b", "", "20260101000000")
+SR = replace(SEG, sop_instance_uid="1.2.3", kind="SR", sha256="a" * 64)
+NEW = [replace(SEG, sop_instance_uid="5.1"), replace(SR, sop_instance_uid="5")]
+
+
+def test_what_nobody_confirmed_goes() -> None:
+    assert replaced_by(NEW, [SEG, SR, *NEW], []) == [SEG, SR]
+
+
+def test_what_was_confirmed_stays_whole_and_what_was_rejected_goes() -> None:
+    confirmed, rejected = verdict(1), verdict(2, because="wrong side")
+
+    assert replaced_by(NEW, [SEG, SR, *NEW], [confirmed]) == []
+    assert replaced_by(NEW, [SEG, SR], [confirmed, rejected]) == [SEG, SR]  # the latest counts
+    assert replaced_by(NEW, [SEG, SR], [rejected, confirmed]) == []
+
+
+def test_another_series_another_bundle_and_a_verified_copy_stay() -> None:
+    others = [
+        replace(SEG, source_series_uid="1.2.2"),
+        replace(SEG, bundle="c"),
+        replace(SR, kind="VERIFIED_SR"),
+        replace(SR, kind="KOS"),
+    ]
+    assert replaced_by(NEW, others, []) == []
+
+
+def test_own_results_of_a_superseded_version_go_unless_confirmed() -> None:
+    assert not_confirmed([SEG, SR], []) == [SEG, SR]
+    assert not_confirmed([SEG, SR], [verdict(1)]) == []

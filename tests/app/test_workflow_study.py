@@ -1,0 +1,185 @@
+"""The steps of a study: what each says, and that nothing stale stays or is taken wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from app.delivery.destination import DestinationRefused, DestinationUnreachable
+from app.intake.ledger import study_key
+from app.register import Register, Written
+from app.settings import load_settings
+from app.verdicts.record import ObjectRef, append_verdict
+from app.workflow.analyses import Analyses
+from app.workflow.board import Board
+from app.workflow.study import StudySteps, Task
+from tests.app.verdicts import verdict
+
+UID = "1.2"
+TASK = Task(f"{study_key(UID)}-v1", UID, 1, 1, "20260101000000", {"pacs": None}, None, 100)
+NEWER = replace(TASK, name=f"{study_key(UID)}-v2", version=2, recorded_at="20260102000000")
+
+
+@dataclass
+class Recorder:
+    """A destination that remembers, and that says no as it is told."""
+
+    key: str = "pacs"
+    name: str = "recorder"
+    says: list[Exception] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    on_deliver: list[object] = field(default_factory=list)
+
+    def deliver(self, files: Sequence[Path]) -> None:
+        if self.says:
+            raise self.says.pop(0)
+        self.held |= {file.read_text() for file in files}
+        for action in self.on_deliver:
+            action()  # type: ignore[operator]
+
+    def withdraw(self, files: Sequence[Path], because: str, recorded_at: str) -> None:
+        self.calls.append(f"{because} {recorded_at}")
+        self.held -= {file.read_text() for file in files}
+
+    def self_test(self) -> str:
+        return "here"
+
+
+@dataclass
+class Site:
+    """A state folder, results of two versions, and the steps over one recorder."""
+
+    root: Path
+    pacs: Recorder
+
+    def __post_init__(self) -> None:
+        self.settings = load_settings(
+            spool=self.root / "spool", output_dir=self.root / "out", state_dir=self.root / "state"
+        )
+        self.register = Register(self.settings.state_dir)
+        self.board = Board(f"sqlite:///{self.root / 'w.sqlite'}")
+        self.steps = StudySteps(self.settings, Analyses(), [self.pacs], self.register, self.board)
+
+    def results(self, task: Task) -> list[str]:
+        """A SEG and an SR of one version, in the output folder and in the register."""
+        folder = self.settings.output_dir / task.name
+        folder.mkdir(parents=True)
+        evidence = []
+        for kind in ("SEG", "SR"):
+            (folder / f"{kind}.dcm").write_text(f"{kind} v{task.version}")
+            uid = f"1.9.{task.version}.{len(kind)}"
+            evidence.append({"path": f"{kind}.dcm", "kind": kind, "sop_instance_uid": uid})
+        result = {
+            "study_instance_uid": UID,
+            "series_instance_uid": "1.2.1",
+            "part": "",
+            "bundle": "b",
+            "weights_sha256": "",
+            "evidence": evidence,
+        }
+        (folder / "result.json").write_text(
+            json.dumps({"recorded_at": task.recorded_at, "results": [result]})
+        )
+        from app.register import describe
+
+        names = ["SEG.dcm", "SR.dcm"]
+        self.register.enter(describe(folder, names))
+        return names
+
+    def written(self, task: Task, kind: str) -> Written:
+        found = self.register.find(f"1.9.{task.version}.{len(kind)}")
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path, Recorder())
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (DestinationUnreachable("x", "down"), "later"),
+        (DestinationRefused("x", "0xC000", "a result", "No."), "refused"),
+        (OSError(2, "No such file"), "gone"),
+        (KeyError("Doe^John"), "refused"),
+    ],
+)
+def test_every_no_of_a_destination_has_its_answer(site: Site, error: Exception, state: str) -> None:
+    names = site.results(TASK)
+    site.pacs.says = [error]
+
+    came = site.steps.carry(TASK, "pacs", names)
+
+    assert came.state == state and came.reason.startswith("RL-09") and "Doe" not in came.reason
+    assert site.steps.carry(TASK, "pacs", names).state == "delivered"
+
+
+def test_a_destination_that_is_gone_from_the_settings_is_named(site: Site) -> None:
+    came = site.steps.carry(replace(TASK, deliver={"old": None}), "old", site.results(TASK))
+    assert came.state == "refused"
+    assert "RL-0670: no destination 'old' is configured (there are: pacs)" in came.reason
+
+
+def test_the_new_result_replaces_the_old_one(site: Site) -> None:
+    site.steps.carry(TASK, "pacs", site.results(TASK))
+    assert site.pacs.held == {"SEG v1", "SR v1"} and site.pacs.calls == []
+
+    site.board.set_current(UID, 2)
+    assert site.steps.carry(NEWER, "pacs", site.results(NEWER)).state == "delivered"
+
+    assert site.pacs.held == {"SEG v2", "SR v2"}
+    assert site.pacs.calls == ["superseded 20260102000000"]
+
+
+def test_a_confirmed_result_stays_beside_the_new_one(site: Site) -> None:
+    site.steps.carry(TASK, "pacs", site.results(TASK))
+    given = replace(
+        verdict(1),
+        sr=ObjectRef(site.written(TASK, "SR").sop_instance_uid, "a" * 64),
+        seg=ObjectRef(site.written(TASK, "SEG").sop_instance_uid, "b" * 64),
+    )
+    append_verdict(site.settings.state_dir, given)
+
+    site.steps.carry(NEWER, "pacs", site.results(NEWER))
+
+    assert site.pacs.held == {"SEG v1", "SR v1", "SEG v2", "SR v2"}
+
+
+def test_a_superseded_version_is_neither_analysed_nor_delivered(site: Site) -> None:
+    names = site.results(TASK)
+    site.board.set_current(UID, 2)
+
+    assert site.steps.analyse(TASK).state == "superseded"
+    assert site.steps.carry(TASK, "pacs", names).state == "superseded"
+    assert site.pacs.held == set()
+
+
+def test_what_was_superseded_while_it_was_stored_is_taken_back(site: Site) -> None:
+    names = site.results(TASK)
+    site.pacs.on_deliver = [lambda: site.board.set_current(UID, 2)]
+
+    assert site.steps.carry(TASK, "pacs", names).state == "superseded"
+    assert site.pacs.held == set()
+
+
+def test_an_old_result_whose_file_is_gone_is_named_and_not_passed_over(site: Site) -> None:
+    site.steps.carry(TASK, "pacs", site.results(TASK))
+    (site.settings.output_dir / TASK.name / "SEG.dcm").unlink()
+
+    came = site.steps.carry(NEWER, "pacs", site.results(NEWER))
+
+    assert came.state == "refused"
+    assert "RL-0673" in came.reason and "1.9.1.3, still stands there" in came.reason
+
+
+def test_an_instance_missing_from_the_spool_fails_the_study_by_name(site: Site) -> None:
+    came = site.steps.analyse(TASK)  # no manifest
+    assert came.state == "failed" and came.reason.startswith("RL-0614")
+    assert [entry.event for entry in site.board.read()] == ["running"]
