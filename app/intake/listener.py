@@ -111,7 +111,6 @@ def bind(host: str, port: int) -> socket.socket:
 def store(event: Event, journal: JournalWriter) -> int:
     """Make what has come durable; the status to answer."""
     request: Any = event.request
-    asked_for: Any = event.assoc.requestor.primitive  # the A-ASSOCIATE request, accepted by now
     incoming: Incoming | None = request._dataset_file
     status = _keep(event, incoming, journal)
     if status != statuses.SUCCESS:
