@@ -127,6 +127,8 @@ class Settings(Addresses, BaseSettings):
         Free space of the spool's disk below which instances are refused (0xA700).
     study_timeout_s : float
         Analysis of one study may take this long, s.
+    worker_max_bytes : int
+        Memory that the worker may take for a study, bytes; 0: no limit.
     max_attempts : int
         Tries before a study that crashes or hangs the worker has failed.
     stop_seconds : float
@@ -193,6 +195,7 @@ class Settings(Addresses, BaseSettings):
     max_pdu: int = Field(default=131072, ge=4096)  # measured: faster than pynetdicom's 16382
     min_free_bytes: int = Field(default=1 << 30, ge=0)
     study_timeout_s: float = Field(default=1800.0, gt=0)
+    worker_max_bytes: int = Field(default=16 << 30, ge=0)
     max_attempts: int = Field(default=2, ge=1)
     stop_seconds: float = Field(default=20.0, ge=0)
     destinations: dict[Annotated[str, AfterValidator(check_key)], NamedAddress] = Field(

@@ -1,7 +1,8 @@
 """The supervisor's side of the worker: start, hand over a study, watch, kill, start again.
 
-Nothing here waits: the caller polls. A worker that crashes, hangs beyond the
-time limit or ends is replaced; what it was working on comes back as `Broken`.
+Nothing here waits: the caller polls. A worker that crashes, hangs beyond the time
+limit, takes more memory than it may or ends is replaced; what it was working on comes
+back as `Broken`. One that keeps too much after a study is replaced before the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+import psutil
+
 from app.child import start_child
 from app.worker.messages import Broken, JobFactory, Message, Outcome, Ready, Request, Unfit
 from app.worker.process import run_worker
@@ -20,12 +23,15 @@ from app.worker.process import run_worker
 START_SECONDS = 300.0  # importing monai and loading weights on a cold, busy disk
 MAX_BACKOFF_SECONDS = 60.0
 KILL_SECONDS = 5.0
+MEMORY_SECONDS = 0.2  # how often its memory is looked at
+KEPT_SHARE = 0.5  # of the limit; one that keeps more between studies is started anew
 
 
 @dataclass
 class _Child:
     process: BaseProcess
     connection: Connection
+    seen: psutil.Process
     ready: bool = False
     deadline: float = float("inf")
 
@@ -39,6 +45,8 @@ class Supervisor:
         Picklable; called once in each worker process.
     study_timeout_s : float
         Longest time for one request, s.
+    max_bytes : int
+        Largest resident memory of the worker and its children, bytes; 0: no limit.
     start_timeout_s : float
         Longest time from start to Ready, s.
     """
@@ -47,11 +55,14 @@ class Supervisor:
         self,
         factory: JobFactory,
         study_timeout_s: float,
+        max_bytes: int = 0,
         start_timeout_s: float = START_SECONDS,
     ) -> None:
         self._factory = factory
         self._study_timeout_s = study_timeout_s
+        self._max_bytes = max_bytes
         self._start_timeout_s = start_timeout_s
+        self._look_at = 0.0
         self._child: _Child | None = None
         self._request: Request | None = None
         self._start_at = 0.0
@@ -91,6 +102,8 @@ class Supervisor:
             self._end(failed_start=True)
         elif time.monotonic() > self._child.deadline:
             messages.append(self._overdue())
+        elif (used := self._too_much()) is not None:
+            messages += self._heavy(used)
         elif not self._child.process.is_alive():
             # What it sent just before its death is still in the pipe.
             messages += self._received(self._child)
@@ -109,7 +122,7 @@ class Supervisor:
     def _start(self) -> None:
         process, connection = start_child("radloop-worker", run_worker, self._factory)
         deadline = time.monotonic() + self._start_timeout_s
-        self._child = _Child(process, connection, deadline=deadline)
+        self._child = _Child(process, connection, psutil.Process(process.pid), deadline=deadline)
 
     def _received(self, child: _Child) -> list[Message]:
         messages: list[Message] = []
@@ -138,6 +151,35 @@ class Supervisor:
             message = Unfit(f"RL-0804: worker not ready after {self._start_timeout_s:g} s")
         self._end(failed_start=not self._child.ready)
         return message
+
+    def _too_much(self) -> int | None:
+        """Bytes that the worker holds, where that is more than it may; looked at now and then."""
+        assert self._child is not None
+        if not self._max_bytes or time.monotonic() < self._look_at:
+            return None
+        self._look_at = time.monotonic() + MEMORY_SECONDS
+        allowed = self._max_bytes if self._request else self._max_bytes * KEPT_SHARE
+        try:
+            tree = [self._child.seen, *self._child.seen.children(recursive=True)]
+            used = sum(process.memory_info().rss for process in tree)
+        except psutil.Error:
+            return None  # it is ending: `is_alive` will say so
+        return used if used > allowed else None
+
+    def _heavy(self, used: int) -> list[Message]:
+        assert self._child is not None
+        busy, ready = self._request is not None, self._child.ready
+        self._end(failed_start=not ready)
+        held = f"{used / 2**30:.1f} GiB"
+        if busy:
+            limit = f"{self._max_bytes / 2**30:.1f} GiB"
+            return [
+                Broken(
+                    f"RL-0806: the analysis took {held} of memory, more than {limit} "
+                    "(worker_max_bytes), and was stopped"
+                )
+            ]
+        return [Unfit(f"RL-0807: the worker still held {held} between two studies")]
 
     def _died(self, child: _Child) -> list[Message]:
         code = child.process.exitcode or 0

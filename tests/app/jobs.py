@@ -52,6 +52,9 @@ def well() -> Job:
     return copy_headers
 
 
+_KEPT: list[bytearray] = []
+
+
 def behave(request: Request) -> Outcome:
     """What the input folder's name says."""
     name = request.input_dir.name
@@ -66,6 +69,12 @@ def behave(request: Request) -> Outcome:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
         while True:
             time.sleep(1)
+    if name == "memory":
+        held = bytearray()
+        while True:  # 6 GB and more, if nobody stops it
+            held += bytes(64 << 20)
+    if name == "keeps":
+        _KEPT.append(bytearray(300 << 20))
     if name == "defect":
         raise ValueError("could not convert 'Doe^John' to float")
     if name == "refusal":

@@ -180,3 +180,33 @@ def test_a_worker_in_work_ends_with_its_parent(tmp_path: Path) -> None:
         parent.kill()
 
     until(lambda: not psutil.pid_exists(pid), seconds=5.0)
+
+
+def test_an_analysis_that_takes_too_much_memory_is_stopped_and_the_next_succeeds(
+    start_worker: Start, tmp_path: Path
+) -> None:
+    worker = ready(start_worker(jobs.behaving, max_bytes=600 << 20))
+
+    worker.submit(jobs.request(tmp_path, "memory"))
+    stopped = next_message(worker)
+
+    assert isinstance(stopped, Broken) and stopped.reason.startswith("RL-0806")
+    assert "more than 0.6 GiB (worker_max_bytes)" in stopped.reason
+    ready(worker)
+    worker.submit(jobs.request(tmp_path, "well"))
+    assert isinstance(next_message(worker), Outcome)
+
+
+def test_a_worker_that_keeps_too_much_is_started_anew_between_two_studies(
+    start_worker: Start, tmp_path: Path
+) -> None:
+    worker = ready(start_worker(jobs.behaving, max_bytes=600 << 20))
+    first = worker.pid
+
+    worker.submit(jobs.request(tmp_path, "keeps"))
+    assert isinstance(next_message(worker), Outcome)  # what it did is not lost
+    unfit = next_message(worker)
+
+    assert isinstance(unfit, Unfit) and unfit.reason.startswith("RL-0807")
+    ready(worker)
+    assert worker.pid != first
