@@ -44,6 +44,7 @@ TURN_SECONDS = 0.1
 TROUBLE_SECONDS = 1.0
 SLOT = "serve"
 DISPATCH_BATCH = 20
+SETTLED = (State.DONE, State.FAILED, State.NOT_APPLICABLE)
 
 
 class ServeRefusal(Refusal):
@@ -212,6 +213,19 @@ class Service:
             subject = f"study {study.study_uid} v{study.version}" if study.study_uid else "instance"
             self._say(f"{subject}: {study.state}" + (f": {study.reason}" if study.reason else ""))
             self._watch.saw(study, self._ledger)
+            if study.state in SETTLED and study.study_uid:
+                self._notify(study)
+
+    def _notify(self, study: StudyVersion) -> None:
+        if self._settings.notify_url is None:
+            return
+        body = {
+            "study_instance_uid": study.study_uid,
+            "version": study.version,
+            "state": str(study.state),
+            "reason": study.reason,
+        }
+        self._host.notify(f"{study.name}-{study.state}", self._settings.notify_url, body)
 
     def _move(self, study: StudyVersion, state: State, reason: str = "") -> None:
         self._tell([self._ledger.move(study, state, reason)])

@@ -143,6 +143,8 @@ class Settings(Addresses, BaseSettings):
     database_url : SecretStr or None
         Database of the workflows, e.g. ``postgresql://user:password@host/radloop``; None:
         SQLite in `state_dir`.
+    notify_url : str or None
+        Gets an HTTP POST when a study is done, has failed or is not applicable.
     routes : Path or None
         Which studies go to which bundles and destinations (docs/routes.md); None:
         everything by the bundles' cards, to all destinations.
@@ -209,6 +211,7 @@ class Settings(Addresses, BaseSettings):
     audit_syslog_ca: Path | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    notify_url: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
@@ -250,7 +253,7 @@ class Settings(Addresses, BaseSettings):
             ipaddress.ip_network(network)
         return value
 
-    @field_validator("claude_base_url")
+    @field_validator("claude_base_url", "notify_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         return check_http_url(value)

@@ -16,6 +16,7 @@ from typing import Any
 
 from app.workflow.board import Board, with_driver
 from app.workflow.study import Analysed, Carried, StudySteps, Task
+from app.workflow.webhook import post
 
 # Part of every workflow's id: DBOS leaves the workflows of another version pending for ever,
 # so after an upgrade that changes their steps the ledger's unfinished studies get new ones.
@@ -24,10 +25,14 @@ STUDIES = "studies"
 DELIVERY = "delivery-"
 POLL_SECONDS = 0.1
 DELIVERIES_AT_ONCE = 2  # for each destination and process
+NOTICES = "notices"
+NOTICE_TRIES = 12  # some ten minutes; then only `radloop studies` tells it
 MAX_RETRY_SECONDS = 60.0
 MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
 SILENT_SECONDS = 15.0
 SWEEP_SECONDS = 3.0
+
+log = logging.getLogger("radloop.workflow")
 
 
 def sqlite_url(state_dir: Path) -> str:
@@ -84,6 +89,7 @@ class Engine:
         self._define(steps)
         DBOS.launch()
         DBOS.register_queue(STUDIES, worker_concurrency=1, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(NOTICES, worker_concurrency=1, polling_interval_sec=1.0)
         for key in destinations:
             DBOS.register_queue(
                 DELIVERY + key,
@@ -94,6 +100,10 @@ class Engine:
     def enqueue(self, task: Task, delay_s: float = 0.0) -> None:
         """Begin the task's workflow once its turn has come; asking again changes nothing."""
         self._enqueue(STUDIES, "study", _study_id(task), task.priority, delay_s, task.values())
+
+    def notify(self, identifier: str, url: str, body: dict[str, Any]) -> None:
+        """Tell another system, as soon as it listens; once for each identifier."""
+        self._enqueue(NOTICES, "notify", f"{identifier}-v{VERSION}", 1, 0.0, url, body)
 
     def carry_over(self) -> set[tuple[str, int]]:
         """Study versions whose workflows another release began; those end here.
@@ -109,7 +119,11 @@ class Engine:
         foreign = [workflow for workflow in waiting if workflow.app_version != VERSION]
         if foreign:
             self._dbos.cancel_workflows([workflow.workflow_id for workflow in foreign])
-        tasks = [Task.of(workflow.input["args"][0]) for workflow in foreign if workflow.input]
+        tasks = [
+            Task.of(workflow.input["args"][0])
+            for workflow in foreign
+            if workflow.input and workflow.name != "notify"
+        ]
         return {(task.study_uid, task.version) for task in tasks}
 
     def tend(self) -> list[str]:
@@ -231,6 +245,19 @@ class Engine:
             elif came.state == "delivered":
                 said = {"reason": came.reason, "destinations": [key], "seconds": came.seconds}
                 tell(values, "delivered", said)
+
+        @dbos.step(name="post")
+        def send(url: str, body: dict[str, Any]) -> str:
+            return post(url, body)
+
+        @dbos.workflow(name="notify", max_recovery_attempts=MAX_RECOVERIES)
+        def notify(url: str, body: dict[str, Any]) -> None:
+            for tries in range(1, NOTICE_TRIES + 1):
+                if not (why := send(url, body)):
+                    return
+                if tries < NOTICE_TRIES:
+                    dbos.sleep(min(2.0**tries, MAX_RETRY_SECONDS))
+            log.error("event=notice_lost why=%s", why)
 
     def _again(self, task: Task, reason: str, tell: Callable[..., None]) -> None:
         """Another attempt after a failed one, later and behind others; or the end."""

@@ -81,6 +81,7 @@ class Host:
             raise DatabaseUnusable(url, type(error).__name__) from error
         self.enqueue = self._engine.enqueue
         self.carry_over = self._engine.carry_over
+        self.notify = self._engine.notify
         self._worker = Supervisor(factory, settings.study_timeout_s, settings.worker_max_bytes)
         self._draining = False
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import urllib.request
 import xml.etree.ElementTree as ET
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,36 @@ def test_an_auditor_and_a_monitor_are_told(tmp_path: Path) -> None:
 def scrape(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read().decode()
+
+
+def test_another_system_is_told_once_it_listens(tmp_path: Path) -> None:
+    heard: list[dict[str, object]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(503 if len(heard) == 1 else 204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with (
+        HTTPServer(("127.0.0.1", 0), Hook) as hook,
+        serve(
+            tmp_path, stub("noted"), notify_url=f"http://127.0.0.1:{hook.server_port}/done"
+        ) as served,
+    ):
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        ((uid, path),) = studies(tmp_path / "in", 1)
+        send(served, "CT_ER", path)
+        until(lambda: len(heard) == 2, 40)
+        hook.shutdown()
+        assert served.end() == 0
+    assert heard[0] == heard[1]
+    assert heard[1] == {
+        "study_instance_uid": uid,
+        "version": 1,
+        "state": "not applicable",
+        "reason": "no bundle of this test wants it",
+    }
