@@ -24,11 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.desk import open_desk
 from app.delivery.destination import DeliveryRefusal, Destination
 from app.intake import journal
+from app.intake.feed import OrthancFeed
 from app.intake.ledger import UNFINISHED, Ledger, State, StudyVersion
 from app.intake.listener import ListenerConfig
 from app.intake.process import IntakeProcess, bind_patiently
 from app.intake.spool import Spool
 from app.intake.tls import TlsError, listener_context
+from app.register import Register
 from app.settings import Settings, TlsUnusable
 from app.telemetry.refusals import TelemetryRefusal
 from app.telemetry.watch import Watch
@@ -134,6 +136,7 @@ class Service:
         self._host = Host(
             settings, factory=factory, destinations=destinations, slot=SLOT, desk=self._desk
         )
+        self._feed: OrthancFeed | None = None
         self._stop_at: float | None = None
 
     def run(self) -> None:
@@ -147,6 +150,7 @@ class Service:
             self._announce()
             self._watch.started()
             self._ledger.recover()
+            self._feed = self._open_feed()
             self._carry_over()
             while self._stop_at is None:
                 self._turn()
@@ -154,6 +158,8 @@ class Service:
             self._drain()
         finally:
             self._intake.stop()
+            if self._feed is not None:
+                self._feed.stop()
             if (handed_back := self._host.stop()) is not None:
                 self._hand_back(handed_back)
             if self._desk is not None:
@@ -236,6 +242,21 @@ class Service:
             if study.state is State.RECEIVING and study.version > 1:
                 self._host.board.set_current(study.study_uid, study.version)
         self._tell(changes)
+
+    def _open_feed(self) -> OrthancFeed | None:
+        settings = self._settings
+        if not settings.orthanc_feed or settings.orthanc_url is None:
+            return None
+        register, password = Register(settings.state_dir), settings.orthanc_password
+        self._say(f"following what is new in Orthanc {settings.orthanc_url}")
+        return OrthancFeed(
+            self._spool,
+            settings.orthanc_url,
+            user=settings.orthanc_user,
+            password=password.get_secret_value() if password else None,
+            is_ours=lambda uid: register.find(uid) is not None,
+            max_bytes=settings.max_instance_bytes,
+        )
 
     def _quiet(self, study: StudyVersion) -> float | None:
         wanted = self._planner.wanted(study)

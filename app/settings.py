@@ -143,6 +143,8 @@ class Settings(Addresses, BaseSettings):
     database_url : SecretStr or None
         Database of the workflows, e.g. ``postgresql://user:password@host/radloop``; None:
         SQLite in `state_dir`.
+    orthanc_feed : bool
+        Whether what arrives in the Orthanc of `orthanc_url` is analysed as well.
     notify_url : str or None
         Gets an HTTP POST when a study is done, has failed or is not applicable.
     routes : Path or None
@@ -211,6 +213,7 @@ class Settings(Addresses, BaseSettings):
     audit_syslog_ca: Path | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    orthanc_feed: bool = False
     notify_url: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)

@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS studies (
   updated_at REAL NOT NULL,
   PRIMARY KEY (study_uid, version)
 );
+CREATE TABLE IF NOT EXISTS marks (
+  feed TEXT PRIMARY KEY,                 -- URL of an Orthanc
+  last INTEGER NOT NULL                  -- sequence number of its last change that was dealt with
+);
 CREATE TABLE IF NOT EXISTS counts (
   kind TEXT NOT NULL,                    -- step, or failure
   name TEXT NOT NULL,                    -- analyse, deliver; or the code of a refusal
@@ -134,6 +138,17 @@ def insert(connection: sqlite3.Connection, rows: list[Received]) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def read_mark(connection: sqlite3.Connection, feed: str) -> int | None:
+    """The last change of a feed that was dealt with; None where it was never followed."""
+    row = connection.execute("SELECT last FROM marks WHERE feed = ?", (feed,)).fetchone()
+    return None if row is None else int(row["last"])
+
+
+def write_mark(connection: sqlite3.Connection, feed: str, last: int) -> None:
+    """Everything up to this change is dealt with, durably."""
+    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (feed, last))
 
 
 class JournalWriter:
