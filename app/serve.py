@@ -36,7 +36,7 @@ from app.telemetry.refusals import TelemetryRefusal
 from app.telemetry.watch import Watch
 from app.worker.messages import JobFactory
 from app.workflow.host import Host
-from app.workflow.manifest import write_manifest
+from app.workflow.manifest import remove_manifest, write_manifest
 from app.workflow.planning import Planner
 from app.workflow.study import Task
 from app.workflow.told import count, take_in
@@ -220,6 +220,7 @@ class Service:
             self._say(f"{subject}: {study.state}" + (f": {study.reason}" if study.reason else ""))
             self._watch.saw(study, self._ledger)
             if study.state in SETTLED and study.study_uid:
+                remove_manifest(self._spool, study.name)
                 self._notify(study)
 
     def _notify(self, study: StudyVersion) -> None:

@@ -11,10 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from app.workflow.board import Board, with_driver
+from app.workflow.refusals import StepBroke, WorkflowEnded
 from app.workflow.study import Analysed, Carried, StudySteps, Task
 from app.workflow.webhook import post
 
@@ -31,6 +33,9 @@ MAX_RETRY_SECONDS = 60.0
 MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
 SILENT_SECONDS = 15.0
 SWEEP_SECONDS = 3.0
+CLEAN_SECONDS = 60.0
+CLEAN_BATCH = 500
+KEEP_SECONDS = 30 * 86400.0
 
 log = logging.getLogger("radloop.workflow")
 
@@ -84,7 +89,8 @@ class Engine:
         self._board, self._executor = board, executor
         self._max_attempts = max_attempts
         self._seen: dict[str, tuple[int, float]] = {}
-        self._sweep_at = 0.0
+        self._sweep_at = self._clean_at = 0.0
+        self._steps = steps
         DBOS(config=config)
         self._define(steps)
         DBOS.launch()
@@ -133,6 +139,10 @@ class Engine:
             return []
         self._sweep_at = now + SWEEP_SECONDS
         self._board.beat(self._executor)
+        if now >= self._clean_at:
+            self._clean_at = now + CLEAN_SECONDS
+            self._give_up()
+            self._clean()
         lines = []
         for executor, beat in self._board.beats().items():
             if executor == self._executor:
@@ -151,6 +161,32 @@ class Engine:
         """Before this process ends: what it has begun is for whoever lives, at once."""
         self._take_over(self._executor)
         self._board.forget(self._executor)
+
+    def _give_up(self) -> None:
+        """Studies whose workflow ended without saying so must not look as if it went on."""
+        ended = self._dbos.list_workflows(
+            status=["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+            name=["study", "deliver"],
+            limit=CLEAN_BATCH,
+            sort_desc=True,
+            load_output=False,
+        )
+        for workflow in ended:
+            if workflow.input:
+                task = Task.of(workflow.input["args"][0])
+                self._steps.tell(task, "failed", WorkflowEnded(str(workflow.status)).reason)
+
+    def _clean(self) -> None:
+        """What ended long ago; DBOS itself never deletes a row."""
+        old = self._dbos.list_workflows(
+            completed_before=_ago(KEEP_SECONDS),
+            status=["SUCCESS", "ERROR", "CANCELLED"],
+            limit=CLEAN_BATCH,
+            load_input=False,
+            load_output=False,
+        )
+        if old:
+            self._dbos.delete_workflows([workflow.workflow_id for workflow in old])
 
     def _take_over(self, executor: str) -> int:
         pending = self._dbos.list_workflows(
@@ -204,7 +240,12 @@ class Engine:
 
         @dbos.workflow(name="study", max_recovery_attempts=MAX_RECOVERIES)
         def study(values: dict[str, Any]) -> None:
-            task, came = Task.of(values), Analysed(**analyse(values))
+            task = Task.of(values)
+            try:
+                came = Analysed(**analyse(values))
+            except Exception as error:  # noqa: BLE001  (a full disk, a defect: never in silence)
+                self._again(task, StepBroke("the analysis", error).reason, tell)
+                return
             if came.state == "broken":
                 self._again(task, came.reason, tell)
             elif came.state in ("failed", "not applicable"):
@@ -218,27 +259,19 @@ class Engine:
                 }
                 tell(values, "delivering", said)
                 for key in task.deliver:
-                    self._enqueue(
-                        DELIVERY + key,
-                        "deliver",
-                        f"{_study_id(task)}-{key}",
-                        task.priority,
-                        0.0,
-                        values,
-                        key,
-                        list(came.results),
-                    )
+                    self._deliver(task, key, list(came.results), 1, "")
 
         @dbos.workflow(name="deliver", max_recovery_attempts=MAX_RECOVERIES)
-        def deliver(values: dict[str, Any], key: str, results: list[str]) -> None:
-            task, tries, told = Task.of(values), 0, ""
-            while (came := Carried(**carry(values, key, results))).state == "later":
+        def deliver(
+            values: dict[str, Any], key: str, results: list[str], tries: int, told: str
+        ) -> None:
+            task, came = Task.of(values), Carried(**carry(values, key, results))
+            if came.state == "later":
                 if came.reason != told:  # once, not at every try
-                    told = came.reason
-                    tell(values, "waiting", {"reason": told, "destinations": [key]})
-                tries += 1
-                dbos.sleep(min(2.0**tries, MAX_RETRY_SECONDS))
-            if came.state == "gone":
+                    tell(values, "waiting", {"reason": came.reason, "destinations": [key]})
+                # A workflow of its own: one that slept would hold the place of others.
+                self._deliver(task, key, results, tries + 1, came.reason)
+            elif came.state == "gone":
                 self._again(task, came.reason, tell)
             elif came.state == "refused":
                 tell(values, "failed", {"reason": came.reason})
@@ -259,6 +292,22 @@ class Engine:
                     dbos.sleep(min(2.0**tries, MAX_RETRY_SECONDS))
             log.error("event=notice_lost why=%s", why)
 
+    def _deliver(self, task: Task, key: str, results: list[str], tries: int, told: str) -> None:
+        """The next try at one destination; longer after each one that did not reach it."""
+        wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
+        self._enqueue(
+            DELIVERY + key,
+            "deliver",
+            f"{_study_id(task)}-{key}-n{tries}",
+            task.priority,
+            wait_s,
+            task.values(),
+            key,
+            results,
+            tries,
+            told,
+        )
+
     def _again(self, task: Task, reason: str, tell: Callable[..., None]) -> None:
         """Another attempt after a failed one, later and behind others; or the end."""
         if task.attempt >= self._max_attempts:
@@ -269,6 +318,11 @@ class Engine:
         said = {"reason": f"{reason}; next try in {wait_s:g} s", "attempts": task.attempt}
         tell(task.values(), "again", said)
         self.enqueue(task.again(), wait_s)
+
+
+def _ago(seconds: float) -> str:
+    """A time before now, as DBOS takes it."""
+    return datetime.fromtimestamp(time.time() - seconds, UTC).isoformat()
 
 
 def _study_id(task: Task) -> str:

@@ -4,6 +4,8 @@ DestinationUnknown    RL-0670   a task names a destination that is not configure
 SlotTaken             RL-0671   a living worker has that name
 DatabaseUnusable      RL-0672   the workflows' database can't be used
 OlderResultGone       RL-0673   what a new result replaces can't be taken back
+StepBroke             RL-0674   a step stopped with something that nobody expected
+WorkflowEnded         RL-0675   a workflow ended without saying what became of its study
 ResultsGone           RL-0904   our own files can't be read any more
 DeliveryDefect        RL-0905   a destination raised something that it should not
 """
@@ -39,6 +41,32 @@ class OlderResultGone(DeliveryRefusal):
         super().__init__(
             f"the new result is in {where}, but the one that it replaces, {sop_instance_uid}, "
             "still stands there: its file is gone from the output folder. Remove it there by hand."
+        )
+
+
+class StepBroke(Refusal):
+    """A full disk, a folder without rights, or a defect; its message is not repeated."""
+
+    code = "RL-0674"
+
+    def __init__(self, what: str, error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        why = getattr(error, "strerror", None) or type(error).__name__
+        super().__init__(
+            f"{what} stopped with '{why}' at {Path(frame.filename).name}:{frame.lineno}. Look at "
+            "disk and rights of spool and output folder (`radloop doctor`)"
+        )
+
+
+class WorkflowEnded(Refusal):
+    """Its database says that it is over, its study does not know it."""
+
+    code = "RL-0675"
+
+    def __init__(self, status: str) -> None:
+        super().__init__(
+            f"the workflow ended as {status} without a result. Its log says more; "
+            "`radloop studies retry` begins it anew."
         )
 
 
