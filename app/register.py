@@ -75,7 +75,7 @@ class ResultUndescribed(RegisterRefusal):
         super().__init__(
             f"{folder.name}/{name} is not described by {RESULT_FILE} beside it. It is not "
             "delivered: what is not in the register can't be told from another maker's object. "
-            "Send the study again."
+            "`radloop studies retry` it."
         )
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -35,7 +36,7 @@ from app.settings import Settings, TlsUnusable
 from app.telemetry.refusals import TelemetryRefusal
 from app.telemetry.watch import Watch
 from app.worker.messages import JobFactory
-from app.workflow.host import Host
+from app.workflow.host import Host, others_live
 from app.workflow.manifest import remove_manifest, write_manifest
 from app.workflow.planning import Planner
 from app.workflow.study import Task
@@ -46,6 +47,7 @@ TURN_SECONDS = 0.1
 TROUBLE_SECONDS = 1.0
 SLOT = "serve"
 DISPATCH_BATCH = 20
+BEGUN_ANEW = "begun anew: its workflow is lost, or of another release"
 SETTLED = (State.DONE, State.FAILED, State.NOT_APPLICABLE)
 
 
@@ -146,12 +148,12 @@ class Service:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            self._spool.sweep()
+            self._spool.sweep(work=not others_live(self._settings.spool))
             self._announce()
             self._watch.started()
             self._ledger.recover()
             self._feed = self._open_feed()
-            self._carry_over()
+            self._take_up()
             while self._stop_at is None:
                 self._turn()
                 time.sleep(TURN_SECONDS)
@@ -207,6 +209,7 @@ class Service:
             self._hear_desk()
             self._supersede(self._ledger.group())
             self._tell(self._ledger.complete(self._planner.least_quiet_seconds, self._quiet))
+            self._stop_given_up()
             self._dispatch()
             self._hear_workflows()
         except (OSError, sqlite3.Error, SQLAlchemyError, TelemetryRefusal) as error:
@@ -241,8 +244,18 @@ class Service:
         """Workflows of older versions end where they are; said before the new one has any."""
         for study in changes:
             if study.state is State.RECEIVING and study.version > 1:
-                self._host.board.set_current(study.study_uid, study.version)
+                self._set_current(study)
         self._tell(changes)
+
+    def _set_current(self, study: StudyVersion) -> None:
+        name = f"{self._ledger.journal_id}:{study.study_uid}"
+        self._host.board.set_current(name, study.generation)
+
+    def _stop_given_up(self) -> None:
+        """What a person discarded is delivered nowhere else."""
+        for study in self._ledger.given_up():
+            self._set_current(replace(study, trial=study.trial + 1))
+            self._ledger.move(study, State.DISCARDED, study.reason, undelivered=())
 
     def _open_feed(self) -> OrthancFeed | None:
         settings = self._settings
@@ -263,11 +276,19 @@ class Service:
         wanted = self._planner.wanted(study)
         return wanted.quiet_seconds if wanted is not None else None
 
-    def _carry_over(self) -> None:
-        for study_uid, version in sorted(self._host.carry_over()):
-            study = self._ledger.find(study_uid, version)
-            if study is not None and study.state in UNFINISHED:
-                self._move(study, State.READY, "waited through an upgrade")
+    def _take_up(self) -> None:
+        """Bring ledger and workflows together; either may be older than the other."""
+        for study in self._ledger.newest():
+            self._set_current(study)
+        # In this order: what ends between the two has told it by the time it is heard.
+        live, foreign = self._host.waiting()
+        while self._hear_workflows():
+            pass
+        for study in [s for state in UNFINISHED for s in self._ledger.in_state(state)]:
+            if (study.study_uid, study.version, study.trial) not in live:
+                trial = study.trial + 1
+                self._tell([self._ledger.move(study, State.READY, BEGUN_ANEW, trial=trial)])
+        self._host.end(foreign)
 
     def _hand_back(self, name: str) -> None:
         for study in self._ledger.in_state(State.RUNNING):
@@ -291,9 +312,13 @@ class Service:
                 self._move(study, State.NOT_APPLICABLE, "no route wants it")
                 continue
             write_manifest(self._spool, study.name, self._ledger.inputs(study))
-            self._host.board.set_current(study.study_uid, study.version)
+            self._set_current(study)
+            # First this: images that come from now on make another version. Where it is cut
+            # off before the next line, the next start finds no workflow and begins anew.
+            self._move(study, State.QUEUED)
             self._host.enqueue(
                 Task(
+                    self._ledger.journal_id,
                     study.name,
                     study.study_uid,
                     study.version,
@@ -304,15 +329,14 @@ class Service:
                     wanted.priority,
                 )
             )
-            # Only now: where this turn is cut off before, it is repeated, and enqueued once.
-            self._move(study, State.QUEUED)
 
-    def _hear_workflows(self) -> None:
+    def _hear_workflows(self) -> bool:
+        """Bring what they told into the ledger; whether there was anything."""
         for line in self._host.poll():
             self._say(line)
         entries = self._host.board.read()
         if not entries:
-            return
+            return False
         for entry in entries:
             change = take_in(self._ledger, entry)
             if change is None:
@@ -322,6 +346,7 @@ class Service:
             if entry.event == "delivered":
                 self._watch.delivered(change, entry.reason, self._ledger)
         self._host.board.take_off(entries)
+        return True
 
     # The end
 

@@ -3,8 +3,8 @@
 For studies that reach Orthanc by another way than through us, and for what an
 auto-route on its way to us lost. The last sequence number that was dealt with is
 kept in the journal, so that a restart goes on where the last run was. Our own
-results are passed over: whoever starts the feed says which they are. The same
-instance through both doors has the same bytes and is one.
+results are passed over: whoever starts the feed says which they are. Of one instance
+that came through both doors, the one from the listener counts (`ledger.COUNTS`).
 
 Orthanc's `NewInstance` names an instance that it holds; one that is gone again by
 the time we ask is passed over.
@@ -30,6 +30,7 @@ BATCH = 100
 IDLE_SECONDS = 2.0
 TROUBLE_SECONDS = 5.0
 TIMEOUT_SECONDS = 60.0
+TRIES = 10  # at one instance that Orthanc lists and then does not give
 SOURCE = "orthanc"
 
 log = logging.getLogger("radloop.intake")
@@ -65,6 +66,7 @@ class OrthancFeed:
         self._spool, self._url = spool, url.rstrip("/") + "/"
         self._user, self._password = user, password
         self._is_ours, self._max_bytes = is_ours, max_bytes
+        self._failures: dict[str, int] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
@@ -94,6 +96,9 @@ class OrthancFeed:
                     journal.write_mark(connection, self._url, mark)
                 while not self._end.is_set():
                     changes = _json(client, f"changes?since={mark}&limit={BATCH}")
+                    if int(changes["Last"]) < mark:  # Orthanc's database began anew
+                        mark = 0
+                        continue
                     for change in changes["Changes"]:
                         if change["ChangeType"] == "NewInstance":
                             self._take(client, connection, str(change["ID"]))
@@ -120,6 +125,13 @@ class OrthancFeed:
                 return
             content = _get(client, f"instances/{instance}/file").content
         except exceptions.ResourceNotFound:
+            return
+        except exceptions.HttpError as error:
+            self._failures[instance] = self._failures.get(instance, 0) + 1
+            if self._failures[instance] < TRIES:
+                raise
+            log.error("event=feed_left why=refused status=%s", error.http_status_code)
+            del self._failures[instance]
             return
         try:
             head, dataset, meta = split(content)

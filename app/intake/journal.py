@@ -36,10 +36,11 @@ CREATE TABLE IF NOT EXISTS instances (
   study_uid TEXT,                        -- NULL where it could not be read
   version INTEGER,                       -- study version it first belonged to
   ours INTEGER NOT NULL DEFAULT 0,       -- 1: a result of radloop that came back
-  excluded INTEGER NOT NULL DEFAULT 0,   -- 1: a person said that another content is right
+  excluded INTEGER NOT NULL DEFAULT 0,   -- a person said: -1 this content is right, 1 another is
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX IF NOT EXISTS instances_ungrouped ON instances (id) WHERE grouped = 0;
+CREATE INDEX IF NOT EXISTS instances_uid ON instances (sop_instance_uid, study_uid);
 CREATE INDEX IF NOT EXISTS instances_study ON instances (study_uid, version);
 CREATE TABLE IF NOT EXISTS studies (
   study_uid TEXT NOT NULL,
@@ -56,6 +57,11 @@ CREATE TABLE IF NOT EXISTS studies (
   updated_at REAL NOT NULL,
   PRIMARY KEY (study_uid, version)
 );
+CREATE TABLE IF NOT EXISTS identity (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  journal TEXT NOT NULL                  -- random: a journal that begins anew is another one
+);
+INSERT OR IGNORE INTO identity VALUES (1, lower(hex(randomblob(4))));
 CREATE TABLE IF NOT EXISTS marks (
   feed TEXT PRIMARY KEY,                 -- URL of an Orthanc
   last INTEGER NOT NULL                  -- sequence number of its last change that was dealt with

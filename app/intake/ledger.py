@@ -51,6 +51,15 @@ RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
 
 
+# Orthanc encodes some elements anew when it stores or forwards: of one instance that came through
+# both doors, the one that its sender handed to the listener counts.
+COUNTS = (
+    "({0}.source <> 'orthanc' OR NOT EXISTS (SELECT 1 FROM instances x WHERE"
+    " x.sop_instance_uid = {0}.sop_instance_uid AND x.study_uid = {0}.study_uid"
+    " AND x.source <> 'orthanc'))"
+)
+
+
 def study_key(study_uid: str) -> str:
     """Name of a study in file names: 16 hexadecimal digits of the UID's sha256."""
     return hashlib.sha256(study_uid.encode("ascii")).hexdigest()[:16]
@@ -96,6 +105,11 @@ class StudyVersion:
     remark: str = ""
 
     @property
+    def generation(self) -> int:
+        """Grows with every version, and with every trial of one."""
+        return self.version * 1000 + self.trial
+
+    @property
     def name(self) -> str:
         """Folder name of this version and trial: ``<key>-v<version>[-t<trial>]``."""
         again = f"-t{self.trial}" if self.trial > 1 else ""
@@ -132,6 +146,12 @@ class Ledger:
     spool: Spool
     clock: Callable[[], float] = time.monotonic
     _last_instance: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def journal_id(self) -> str:
+        """Of this journal; one that was lost and begun anew has another."""
+        (found,) = self.connection.execute("SELECT journal FROM identity").fetchone()
+        return str(found)
 
     def recover(self) -> None:
         """Once at start: list files that the journal does not know."""
@@ -179,9 +199,10 @@ class Ledger:
         for row in rows:
             try:
                 found.append((row["id"], peek(self.spool.path(row["name"]))))
-            except (UnreadableError, OSError) as error:
+            except (UnreadableError, FileNotFoundError) as error:
+                # Any other OSError passes: the turn is repeated, and nothing is left out.
                 found.append((row["id"], None))
-                why = error if isinstance(error, UnreadableError) else type(error).__name__
+                why = error if isinstance(error, UnreadableError) else "its file is gone"
                 reason = (
                     f"RL-0702: instance {row['sop_instance_uid']} is kept but belongs to no study: "
                     f"{why}. Send it again from its source, mended, under a new SOP Instance UID."
@@ -275,7 +296,8 @@ class Ledger:
             "SELECT DISTINCT o.sop_instance_uid AS uid, o.digest AS digest FROM instances s"
             " JOIN instances o ON o.sop_instance_uid = s.sop_instance_uid"
             " WHERE s.study_uid = ? AND s.ours = 0 AND o.ours = 0"
-            " AND s.excluded = 0 AND o.excluded = 0 ORDER BY uid, o.id",
+            f" AND s.excluded = 0 AND o.excluded <= 0 AND {COUNTS.format('s')}"
+            f" AND {COUNTS.format('o')} ORDER BY uid, o.id",
             (study_uid,),
         )
         digests: dict[str, list[str]] = {}
@@ -283,11 +305,12 @@ class Ledger:
             digests.setdefault(row["uid"], []).append(row["digest"])
         return {uid: found for uid, found in digests.items() if len(found) > 1}
 
-    def exclude(self, sop_instance_uid: str, all_but: str) -> None:
-        """Of the contents of a UID only one counts from now on; the others stay kept."""
+    def exclude(self, study_uid: str, sop_instance_uid: str, all_but: str) -> None:
+        """Of the contents of a UID only one counts in this study; the others stay kept."""
         self.connection.execute(
-            "UPDATE instances SET excluded = 1 WHERE sop_instance_uid = ? AND digest <> ?",
-            (sop_instance_uid, all_but),
+            "UPDATE instances SET excluded = CASE WHEN digest = ? THEN -1 ELSE 1 END"
+            " WHERE sop_instance_uid = ? AND study_uid = ?",
+            (all_but, sop_instance_uid, study_uid),
         )
 
     def inputs(self, study: StudyVersion) -> list[str]:
@@ -298,7 +321,8 @@ class Ledger:
         """All instances of a version that count, in order of arrival; not ours."""
         rows = self.connection.execute(
             "SELECT name, calling_aet, called_aet, source, sop_class_uid FROM instances"
-            " WHERE study_uid = ? AND version <= ? AND ours = 0 AND excluded = 0 ORDER BY id",
+            f" WHERE study_uid = ? AND version <= ? AND ours = 0 AND excluded <= 0"
+            f" AND {COUNTS.format('instances')} ORDER BY id",
             (study.study_uid, study.version),
         )
         return [Arrival(*row) for row in rows]
@@ -321,6 +345,18 @@ class Ledger:
         """Every version of every study, the latest change last."""
         rows = self.connection.execute("SELECT * FROM studies ORDER BY updated_at, rowid")
         return [_study(row) for row in rows]
+
+    def newest(self) -> list[StudyVersion]:
+        """The newest version of every study that is not as it was first received."""
+        rows = self.connection.execute(
+            "SELECT * FROM studies s WHERE version = (SELECT MAX(version) FROM studies m"
+            " WHERE m.study_uid = s.study_uid) AND (version > 1 OR trial > 1)"
+        )
+        return [_study(row) for row in rows]
+
+    def given_up(self) -> list[StudyVersion]:
+        """Discarded versions whose deliveries were not told yet that they are."""
+        return [study for study in self.in_state(State.DISCARDED) if study.undelivered]
 
     def find(self, study_uid: str, version: int) -> StudyVersion | None:
         """One version, or None."""

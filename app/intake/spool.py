@@ -92,15 +92,16 @@ class Spool:
         for folder in (self.instances, self.root):
             sync_folder(folder)
 
-    def sweep(self) -> int:
+    def sweep(self, *, work: bool = True) -> int:
         """Remove what an earlier run left half done; the number of temporary files.
 
-        Only while no listener and no worker run on this spool.
+        Only while no listener runs on this spool; `work`, the inputs of analyses, only
+        while no worker does.
         """
         leftovers = list(self.incoming.iterdir())
         for leftover in leftovers:
             leftover.unlink()
-        for folder in self.work.iterdir():
+        for folder in self.work.iterdir() if work else ():
             shutil.rmtree(folder)
         return len(leftovers)
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.delivery.destination import Destination
 from app.settings import Settings
 from app.worker.messages import JobFactory
-from app.workflow.host import Host
+from app.workflow.host import ALONE, Host
 
 TURN_SECONDS = 0.1
 TROUBLE_SECONDS = 1.0
@@ -39,7 +39,7 @@ def run_alone(
         del number, frame
         stop_at.append(time.monotonic() + (0.0 if stop_at else settings.stop_seconds))
 
-    host = Host(settings, factory=factory, destinations=destinations, slot=f"worker-{slot}")
+    host = Host(settings, factory=factory, destinations=destinations, slot=f"{ALONE}{slot}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     say(f"worker '{slot}' on the queue of {settings.spool}: loading models")

@@ -1,7 +1,7 @@
 """The board: what the processes of one site tell each other, in the workflows' database.
 
     progress    what became of a study version; its reader, the ledger's process, takes it off
-    current     the newest version of each study: an older one is not worth finishing
+    current     the newest generation (version and trial) of each study: what is older ends
     heartbeats  which executors live
 
 SQLite in WAL mode or PostgreSQL, by the URL. No PHI: UIDs, states, sentences.
@@ -22,6 +22,7 @@ _PROGRESS = sa.Table(
     "radloop_progress",
     _METADATA,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("journal", sa.String(16), nullable=False),
     sa.Column("study_uid", sa.String(64), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("trial", sa.Integer, nullable=False),
@@ -35,8 +36,8 @@ _PROGRESS = sa.Table(
 _CURRENT = sa.Table(
     "radloop_current",
     _METADATA,
-    sa.Column("study_uid", sa.String(64), primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("study", sa.String(96), primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),
 )
 _HEARTBEATS = sa.Table(
     "radloop_heartbeats",
@@ -52,12 +53,15 @@ class Progress:
 
     Attributes
     ----------
+    journal : str
+        Of which journal.
     study_uid, version, trial : str, int, int
         Which; `trial` counts how often a person asked for it again.
     event : str
         ``running``, ``again`` (a failed attempt, another follows), ``failed``, ``not
-        applicable``, ``delivering`` (analysed; `results` and `destinations` say what and
-        where), ``waiting`` (a destination can't be reached), ``delivered`` (to one).
+        applicable``, ``ended`` (its workflow is over and did not say how), ``delivering``
+        (analysed; `results` and `destinations` say what and where), ``waiting`` (a
+        destination can't be reached), ``delivered`` (to one).
     reason : str
         A sentence without PHI.
     results, destinations : tuple of str
@@ -70,6 +74,7 @@ class Progress:
         Order on the board; 0 before it is there.
     """
 
+    journal: str
     study_uid: str
     version: int
     trial: int
@@ -125,22 +130,22 @@ class Board:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(_PROGRESS).where(_PROGRESS.c.number.in_(numbers)))
 
-    def set_current(self, study_uid: str, version: int) -> None:
-        """From now on older versions of the study are superseded; never goes back."""
-        mine = _CURRENT.c.study_uid == study_uid
+    def set_current(self, study: str, generation: int) -> None:
+        """From now on older generations of the study are superseded; never goes back."""
+        mine = _CURRENT.c.study == study
         with self._engine.begin() as connection:
-            known = connection.execute(sa.select(_CURRENT.c.version).where(mine)).scalar()
+            known = connection.execute(sa.select(_CURRENT.c.generation).where(mine)).scalar()
             if known is None:
-                connection.execute(sa.insert(_CURRENT).values(study_uid=study_uid, version=version))
-            elif known < version:
-                connection.execute(sa.update(_CURRENT).where(mine).values(version=version))
+                connection.execute(sa.insert(_CURRENT).values(study=study, generation=generation))
+            elif known < generation:
+                connection.execute(sa.update(_CURRENT).where(mine).values(generation=generation))
 
-    def is_current(self, study_uid: str, version: int) -> bool:
-        """Whether no newer version is known."""
-        query = sa.select(_CURRENT.c.version).where(_CURRENT.c.study_uid == study_uid)
+    def is_current(self, study: str, generation: int) -> bool:
+        """Whether no newer generation is known."""
+        query = sa.select(_CURRENT.c.generation).where(_CURRENT.c.study == study)
         with self._reading() as connection:
             known = connection.execute(query).scalar()
-        return known is None or known <= version
+        return known is None or known <= generation
 
     def beat(self, executor: str) -> None:
         """Say that this executor lives."""

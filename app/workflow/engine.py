@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ MAX_RETRY_SECONDS = 60.0
 MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
 SILENT_SECONDS = 15.0
 SWEEP_SECONDS = 3.0
+STEP_TRIES = 6  # where the database itself is in trouble: half a minute
 CLEAN_SECONDS = 60.0
 CLEAN_BATCH = 500
 KEEP_SECONDS = 30 * 86400.0
@@ -111,26 +112,32 @@ class Engine:
         """Tell another system, as soon as it listens; once for each identifier."""
         self._enqueue(NOTICES, "notify", f"{identifier}-v{VERSION}", 1, 0.0, url, body)
 
-    def carry_over(self) -> set[tuple[str, int]]:
-        """Study versions whose workflows another release began; those end here.
+    def waiting(self) -> tuple[set[tuple[str, int, int]], list[str]]:
+        """Which studies have a workflow that will go on, and which workflows will not.
 
         Returns
         -------
-        set of (str, int)
-            Study Instance UID and version: each needs a workflow of this release.
+        set of (str, int, int)
+            Study Instance UID, version and trial.
+        list of str
+            Ids of workflows of another release: `end` them once nobody waits for them.
         """
-        waiting = self._dbos.list_workflows(
-            status=["PENDING", "ENQUEUED", "DELAYED"], load_output=False
+        found = self._dbos.list_workflows(
+            status=["PENDING", "ENQUEUED", "DELAYED"], name=["study", "deliver"], load_output=False
         )
-        foreign = [workflow for workflow in waiting if workflow.app_version != VERSION]
-        if foreign:
-            self._dbos.cancel_workflows([workflow.workflow_id for workflow in foreign])
-        tasks = [
-            Task.of(workflow.input["args"][0])
-            for workflow in foreign
-            if workflow.input and workflow.name != "notify"
-        ]
-        return {(task.study_uid, task.version) for task in tasks}
+        live, foreign = set(), []
+        for workflow in found:
+            if workflow.app_version != VERSION:
+                foreign.append(workflow.workflow_id)
+            elif workflow.input:
+                task = Task.of(workflow.input["args"][0])
+                live.add((task.study_uid, task.version, task.trial))
+        return live, foreign
+
+    def end(self, workflows: Sequence[str]) -> None:
+        """They don't go on."""
+        if workflows:
+            self._dbos.cancel_workflows(list(workflows))
 
     def tend(self) -> list[str]:
         """Heartbeat, and what the dead left; lines for a person. Call it often."""
@@ -174,7 +181,7 @@ class Engine:
         for workflow in ended:
             if workflow.input:
                 task = Task.of(workflow.input["args"][0])
-                self._steps.tell(task, "failed", WorkflowEnded(str(workflow.status)).reason)
+                self._steps.tell(task, "ended", WorkflowEnded(str(workflow.status)).reason)
 
     def _clean(self) -> None:
         """What ended long ago; DBOS itself never deletes a row."""
@@ -228,11 +235,11 @@ class Engine:
             came = steps.analyse(Task.of(values))
             return vars(replace(came, seconds=time.monotonic() - began))
 
-        @dbos.step(name="tell")
+        @dbos.step(name="tell", retries_allowed=True, max_attempts=STEP_TRIES)
         def tell(values: dict[str, Any], event: str, said: dict[str, Any]) -> None:
             steps.tell(Task.of(values), event, **said)
 
-        @dbos.step(name="carry")
+        @dbos.step(name="carry", retries_allowed=True, max_attempts=STEP_TRIES)
         def carry(values: dict[str, Any], key: str, results: list[str]) -> dict[str, Any]:
             began = time.monotonic()
             came = steps.carry(Task.of(values), key, results)
@@ -326,4 +333,4 @@ def _ago(seconds: float) -> str:
 
 
 def _study_id(task: Task) -> str:
-    return f"{task.name}-v{VERSION}-t{task.trial}-a{task.attempt}"
+    return f"{task.journal}-{task.name}-v{VERSION}-t{task.trial}-a{task.attempt}"

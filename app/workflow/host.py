@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from app.api.desk import Desk
 
 
+ALONE = "worker-"  # begins the slots of `radloop worker`
+
+
 class Host:
     """See the module's head.
 
@@ -80,7 +83,7 @@ class Host:
         except SQLAlchemyError as error:
             raise DatabaseUnusable(url, type(error).__name__) from error
         self.enqueue = self._engine.enqueue
-        self.carry_over = self._engine.carry_over
+        self.waiting, self.end = self._engine.waiting, self._engine.end
         self.notify = self._engine.notify
         self._worker = Supervisor(factory, settings.study_timeout_s, settings.worker_max_bytes)
         self._draining = False
@@ -127,6 +130,17 @@ class Host:
             return [f"worker: {message.reason}; it is started again"]
         self._analyses.answer(message)
         return []
+
+
+def others_live(spool: Path) -> bool:
+    """Whether any `radloop worker` of this machine works on the spool."""
+    for path in spool.glob(f"{ALONE}*.lock"):
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def _lock_slot(spool: Path, slot: str) -> IO[str]:

@@ -6,6 +6,7 @@ DatabaseUnusable      RL-0672   the workflows' database can't be used
 OlderResultGone       RL-0673   what a new result replaces can't be taken back
 StepBroke             RL-0674   a step stopped with something that nobody expected
 WorkflowEnded         RL-0675   a workflow ended without saying what became of its study
+VerdictUnderWay       RL-0676   what a new result replaces is being judged at this moment
 ResultsGone           RL-0904   our own files can't be read any more
 DeliveryDefect        RL-0905   a destination raised something that it should not
 """
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.delivery.destination import DeliveryRefusal
+from app.delivery.destination import DeliveryRefusal, DestinationUnreachable
 from operators.errors import Refusal
 
 
@@ -41,6 +42,19 @@ class OlderResultGone(DeliveryRefusal):
         super().__init__(
             f"the new result is in {where}, but the one that it replaces, {sop_instance_uid}, "
             "still stands there: its file is gone from the output folder. Remove it there by hand."
+        )
+
+
+class VerdictUnderWay(DestinationUnreachable):
+    """A result that may become a confirmed one must not be taken away under the reader."""
+
+    code = "RL-0676"
+
+    def __init__(self, sop_instance_uid: str) -> None:
+        DeliveryRefusal.__init__(
+            self,
+            f"a verdict on {sop_instance_uid} was begun and not finished, so it is not taken back "
+            "yet. It is tried again; the reader's command, given again, finishes it.",
         )
 
 

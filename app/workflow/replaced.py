@@ -25,17 +25,12 @@ def replaced_by(
     Returns
     -------
     list of Written
-        SEG and SR of the same bundle on the same series that are not in `new`. Never a
-        result whose latest verdict is "confirmed", and never a verified SR.
+        SEG and SR that are not in `new`, of whatever bundle and series: they describe the
+        study as it was. Never a result whose latest verdict is "confirmed", and never a
+        verified SR.
     """
     kept = {entry.sop_instance_uid for entry in new}
-    subjects = {(entry.bundle, entry.source_series_uid) for entry in new}
-    older = [
-        entry
-        for entry in in_study
-        if entry.sop_instance_uid not in kept
-        and (entry.bundle, entry.source_series_uid) in subjects
-    ]
+    older = [entry for entry in in_study if entry.sop_instance_uid not in kept]
     return not_confirmed(older, verdicts)
 
 

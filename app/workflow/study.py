@@ -20,17 +20,24 @@ from app.intake.spool import Spool, sync_folder
 from app.register import Kind, Register, RegisterRefusal, Written, describe, objects_in
 from app.settings import Settings
 from app.verdicts.record import read_verdicts
+from app.verdicts.unfinished import begun_on
 from app.worker.messages import Broken, Outcome, Request
 from app.workflow.analyses import Analyses
 from app.workflow.board import Board, Progress
 from app.workflow.manifest import read_manifest
-from app.workflow.refusals import DeliveryDefect, DestinationUnknown, OlderResultGone, ResultsGone
+from app.workflow.refusals import (
+    DeliveryDefect,
+    DestinationUnknown,
+    OlderResultGone,
+    ResultsGone,
+    VerdictUnderWay,
+)
 from app.workflow.replaced import not_confirmed, replaced_by
 from operators.errors import Refusal
 
 SPOOL_INCOMPLETE = (
     "RL-0614: an acknowledged instance is missing from the spool. "
-    "Restore the spool from its backup and `radloop studies retry`, or send the study again."
+    "Restore the spool from its backup, then `radloop studies retry`."
 )
 SUPERSEDED: Literal["superseded"] = "superseded"
 RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR")
@@ -42,6 +49,8 @@ class Task:
 
     Attributes
     ----------
+    journal : str
+        Of which journal (`Ledger.journal_id`).
     name : str
         Folder name of the version.
     study_uid, version, trial : str, int, int
@@ -58,6 +67,7 @@ class Task:
         From 1; analyses that ended badly before it, plus one.
     """
 
+    journal: str
     name: str
     study_uid: str
     version: int
@@ -72,6 +82,16 @@ class Task:
     def of(cls, values: Mapping[str, Any]) -> Task:
         """From what a database holds."""
         return cls(**values)
+
+    @property
+    def study(self) -> str:
+        """Which study of which journal."""
+        return f"{self.journal}:{self.study_uid}"
+
+    @property
+    def generation(self) -> int:
+        """As `StudyVersion.generation`."""
+        return self.version * 1000 + self.trial
 
     def again(self) -> Task:
         """The next attempt."""
@@ -167,6 +187,7 @@ class StudySteps:
         """Put what happened on the board."""
         self._board.report(
             Progress(
+                task.journal,
                 task.study_uid,
                 task.version,
                 task.trial,
@@ -184,19 +205,17 @@ class StudySteps:
         destination = self._destinations.get(key)
         if destination is None:
             return Carried("refused", DestinationUnknown(key, sorted(self._destinations)).reason)
-        if not self._is_current(task):
-            return Carried(SUPERSEDED)
         folder = self._settings.output_dir / task.name
         bundles = task.deliver[key]
         try:
-            new = {
-                folder / name: written
-                for name, written in zip(results, describe(folder, results), strict=True)
-                if bundles is None or written.bundle in bundles
-            }
-            if new:
-                destination.deliver(list(new))
-            if not self._is_current(task):  # the newer one may have looked before we stored
+            new = dict(zip(results, describe(folder, results), strict=True))
+            if self._is_current(task):
+                mine = [n for n, w in new.items() if bundles is None or w.bundle in bundles]
+                if mine:
+                    destination.deliver([folder / name for name in mine])
+                where = destination.name + ("" if mine else " (nothing for it)")
+            # It may have become old while it was stored, and at an earlier try as well.
+            if not self._is_current(task):
                 self._withdraw(destination, task, self._not_confirmed(list(new.values())))
                 return Carried(SUPERSEDED)
             self._withdraw(destination, task, self._replaced(task, list(new.values())))
@@ -209,11 +228,14 @@ class StudySteps:
             return Carried("gone", gone.reason)
         except Exception as error:  # noqa: BLE001  (a destination's defect is this study's end)
             return Carried("refused", DeliveryDefect(destination.name, error).reason)
-        return Carried("delivered", destination.name)
+        return Carried("delivered", where)
 
     def _withdraw(self, destination: Destination, task: Task, old: Sequence[Written]) -> None:
         if not old:
             return
+        for entry in old:
+            if begun_on(self._settings.state_dir, entry.sop_instance_uid) is not None:
+                raise VerdictUnderWay(entry.sop_instance_uid)
         files = {}
         for folder in self._settings.output_dir.glob(f"{study_key(task.study_uid)}-v*"):
             for path, written in objects_in(folder):
@@ -236,7 +258,7 @@ class StudySteps:
         return not_confirmed(new, read_verdicts(self._settings.state_dir))
 
     def _is_current(self, task: Task) -> bool:
-        return self._board.is_current(task.study_uid, task.version)
+        return self._board.is_current(task.study, task.generation)
 
     def _lay_out(self, task: Task, request: Request) -> None:
         for folder in (request.input_dir, request.output_dir):

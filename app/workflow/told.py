@@ -36,8 +36,15 @@ def take_in(ledger: Ledger, entry: Progress) -> StudyVersion | None:
     superseded or discarded meanwhile), or of an earlier trial: then nothing changes.
     """
     study = ledger.find(entry.study_uid, entry.version)
-    if study is None or study.state not in UNFINISHED or study.trial != entry.trial:
+    if study is None or (entry.journal, entry.trial) != (ledger.journal_id, study.trial):
         return None
+    if entry.event == "delivered" and study.state is State.FAILED:
+        open_still = tuple(key for key in study.undelivered if key not in entry.destinations)
+        return ledger.move(study, State.FAILED, study.reason, undelivered=open_still)
+    if study.state not in UNFINISHED:
+        return None
+    if entry.event == "ended":  # of an attempt before the present one: that one goes on
+        return ledger.move(study, State.FAILED, entry.reason) if _is_latest(study, entry) else None
     if entry.event == "running":
         return ledger.move(study, State.RUNNING)
     if entry.event == "again":
@@ -62,6 +69,10 @@ def take_in(ledger: Ledger, entry: Progress) -> StudyVersion | None:
     if entry.event == "waiting":
         return ledger.move(study, State.DELIVERING, entry.reason + study.remark)
     return _delivered(ledger, study, entry)
+
+
+def _is_latest(study: StudyVersion, entry: Progress) -> bool:
+    return entry.attempts >= study.attempts
 
 
 def _delivered(ledger: Ledger, study: StudyVersion, entry: Progress) -> StudyVersion | None:

@@ -128,10 +128,16 @@ def retry(ledger: Ledger, study: StudyVersion) -> StudyVersion:
     Raises
     ------
     NotNow
-        It is being received, waits or is in work; or it holds nothing but our results.
+        It is being received, waits or is in work; it holds nothing but our results; or
+        two contents of one UID are in conflict.
     """
     if study.state not in RETRIABLE:
         raise NotNow(study, "tried again", NEVER_WITH_PEOPLE)
+    if ledger.contents_in_conflict(study.study_uid):
+        why = (
+            "two contents of one UID are in conflict: `radloop studies release` says which is right"
+        )
+        raise NotNow(study, "tried again", why)
     if not ledger.inputs(study):
         raise NotNow(study, "tried again", "it holds only results that radloop wrote")
     recorded_at = study.recorded_at or time.strftime("%Y%m%d%H%M%S")
@@ -182,7 +188,7 @@ def release(ledger: Ledger, study: StudyVersion, keep: str) -> StudyVersion:
     if len(chosen) != 1:
         raise NotAChoice(keep, [digest[:12] for digest in contents])
     uid = next(uid for uid, digests in in_conflict.items() if chosen[0] in digests)
-    ledger.exclude(uid, all_but=chosen[0])
+    ledger.exclude(study.study_uid, uid, all_but=chosen[0])
     left = len(in_conflict) - 1
     if left:
         reason = f"{left} more SOP Instance UIDs with two contents: release each"

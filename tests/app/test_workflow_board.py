@@ -17,7 +17,7 @@ def board(tmp_path: Path) -> Board:
 
 
 def entry(number: int) -> Progress:
-    return Progress("1.2.3", number, 1, "delivered", "x", ("a.dcm",), ("pacs",), 1)
+    return Progress("0a", "1.2.3", number, 1, "delivered", "x", ("a.dcm",), ("pacs",), 1)
 
 
 def test_entries_stay_until_they_are_taken_off_and_keep_their_order(board: Board) -> None:

@@ -25,14 +25,10 @@ def test_what_was_confirmed_stays_whole_and_what_was_rejected_goes() -> None:
     assert replaced_by(NEW, [SEG, SR], [rejected, confirmed]) == []
 
 
-def test_another_series_another_bundle_and_a_verified_copy_stay() -> None:
-    others = [
-        replace(SEG, source_series_uid="1.2.2"),
-        replace(SEG, bundle="c"),
-        replace(SR, kind="VERIFIED_SR"),
-        replace(SR, kind="KOS"),
-    ]
-    assert replaced_by(NEW, others, []) == []
+def test_what_the_new_one_has_no_result_for_goes_too_and_a_verified_copy_stays() -> None:
+    gone = [replace(SEG, source_series_uid="1.2.2"), replace(SEG, bundle="c")]
+    kept = [replace(SR, kind="VERIFIED_SR"), replace(SR, kind="KOS")]
+    assert replaced_by(NEW, [*gone, *kept], []) == gone
 
 
 def test_own_results_of_a_superseded_version_go_unless_confirmed() -> None:

@@ -14,13 +14,14 @@ from app.intake.ledger import study_key
 from app.register import Register, Written
 from app.settings import load_settings
 from app.verdicts.record import ObjectRef, append_verdict
+from app.verdicts.unfinished import Begun, begin, finish
 from app.workflow.analyses import Analyses
 from app.workflow.board import Board
 from app.workflow.study import StudySteps, Task
 from tests.app.verdicts import verdict
 
 UID = "1.2"
-TASK = Task(f"{study_key(UID)}-v1", UID, 1, 1, "20260101000000", {"pacs": None}, None, 100)
+TASK = Task("0a", f"{study_key(UID)}-v1", UID, 1, 1, "20260101000000", {"pacs": None}, None, 100)
 NEWER = replace(TASK, name=f"{study_key(UID)}-v2", version=2, recorded_at="20260102000000")
 
 
@@ -131,7 +132,7 @@ def test_the_new_result_replaces_the_old_one(site: Site) -> None:
     site.steps.carry(TASK, "pacs", site.results(TASK))
     assert site.pacs.held == {"SEG v1", "SR v1"} and site.pacs.calls == []
 
-    site.board.set_current(UID, 2)
+    site.board.set_current(NEWER.study, NEWER.generation)
     assert site.steps.carry(NEWER, "pacs", site.results(NEWER)).state == "delivered"
 
     assert site.pacs.held == {"SEG v2", "SR v2"}
@@ -154,7 +155,7 @@ def test_a_confirmed_result_stays_beside_the_new_one(site: Site) -> None:
 
 def test_a_superseded_version_is_neither_analysed_nor_delivered(site: Site) -> None:
     names = site.results(TASK)
-    site.board.set_current(UID, 2)
+    site.board.set_current(NEWER.study, NEWER.generation)
 
     assert site.steps.analyse(TASK).state == "superseded"
     assert site.steps.carry(TASK, "pacs", names).state == "superseded"
@@ -163,10 +164,70 @@ def test_a_superseded_version_is_neither_analysed_nor_delivered(site: Site) -> N
 
 def test_what_was_superseded_while_it_was_stored_is_taken_back(site: Site) -> None:
     names = site.results(TASK)
-    site.pacs.on_deliver = [lambda: site.board.set_current(UID, 2)]
+    site.pacs.on_deliver = [lambda: site.board.set_current(NEWER.study, NEWER.generation)]
 
     assert site.steps.carry(TASK, "pacs", names).state == "superseded"
     assert site.pacs.held == set()
+
+
+def test_a_repeated_step_of_a_superseded_version_takes_back_what_it_had_stored(site: Site) -> None:
+    names = site.results(TASK)
+    site.steps.carry(TASK, "pacs", names)  # stored; killed before it was told
+    site.board.set_current(NEWER.study, NEWER.generation)
+
+    assert site.steps.carry(TASK, "pacs", names).state == "superseded"
+    assert site.pacs.held == set()
+
+
+def test_an_earlier_trial_that_waited_is_not_delivered_any_more(site: Site) -> None:
+    names = site.results(TASK)
+    site.board.set_current(TASK.study, replace(TASK, trial=2).generation)
+
+    assert site.steps.carry(TASK, "pacs", names).state == "superseded"
+    assert site.pacs.held == set()
+
+
+def test_a_route_gives_a_destination_its_bundles_only_and_takes_the_old_ones_back(
+    site: Site,
+) -> None:
+    site.steps.carry(TASK, "pacs", site.results(TASK))
+    others = replace(NEWER, deliver={"pacs": ["another bundle"]})
+
+    came = site.steps.carry(others, "pacs", site.results(others))
+
+    assert (came.state, came.reason) == ("delivered", "recorder (nothing for it)")
+    assert site.pacs.held == set()
+
+
+def test_what_a_reader_is_judging_is_not_taken_away(site: Site) -> None:
+    site.steps.carry(TASK, "pacs", site.results(TASK))
+    uid = site.written(TASK, "SR").sop_instance_uid
+    begun = Begun(uid, "confirmed", "ada", None, "2026-01-02T03:04:05+00:00")
+    begin(site.settings.state_dir, begun)
+    names = site.results(NEWER)
+
+    came = site.steps.carry(NEWER, "pacs", names)
+    assert came.state == "later" and came.reason.startswith("RL-0676")
+    assert {"SEG v1", "SR v1"} <= site.pacs.held
+
+    finish(site.settings.state_dir, begun)
+    assert site.steps.carry(NEWER, "pacs", names).state == "delivered"
+    assert site.pacs.held == {"SEG v2", "SR v2"}
+
+
+def test_a_superseded_result_that_was_confirmed_is_not_taken_back(site: Site) -> None:
+    names = site.results(TASK)
+    given = replace(
+        verdict(1),
+        sr=ObjectRef(site.written(TASK, "SR").sop_instance_uid, "a" * 64),
+        seg=ObjectRef(site.written(TASK, "SEG").sop_instance_uid, "b" * 64),
+    )
+    append_verdict(site.settings.state_dir, given)
+    site.steps.carry(TASK, "pacs", names)
+    site.board.set_current(NEWER.study, NEWER.generation)
+
+    assert site.steps.carry(TASK, "pacs", names).state == "superseded"
+    assert site.pacs.held == {"SEG v1", "SR v1"}
 
 
 def test_an_old_result_whose_file_is_gone_is_named_and_not_passed_over(site: Site) -> None:

@@ -13,19 +13,20 @@ from app.intake.spool import Spool
 from app.workflow.board import Progress
 from app.workflow.told import take_in
 
-UID = "1.2.3"
+UID, JOURNAL = "1.2.3", "0a0b0c0d"
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     spool = Spool(tmp_path)
     made = Ledger(journal.prepare(spool.journal_file), spool)
+    made.connection.execute("UPDATE identity SET journal = ?", (JOURNAL,))
     made.move(made._open(UID, 1, State.READY), State.QUEUED)
     return made
 
 
 def progress(event: str, reason: str = "", **values: object) -> Progress:
-    return replace(Progress(UID, 1, 1, event, reason), **values)
+    return replace(Progress(JOURNAL, UID, 1, 1, event, reason), **values)
 
 
 def state(ledger: Ledger) -> tuple[State, str]:
@@ -60,6 +61,19 @@ def test_one_refusal_is_a_failure_that_a_later_success_does_not_hide(ledger: Led
     take_in(ledger, progress("delivered", "folder /d", destinations=("disk",)))
 
     assert state(ledger) == (State.FAILED, "RL-0902: no")
+    study = ledger.find(UID, 1)
+    assert study is not None and study.undelivered == ("pacs",)
+
+
+def test_a_workflow_that_ended_in_silence_fails_its_study_but_not_a_later_attempt(
+    ledger: Ledger,
+) -> None:
+    take_in(ledger, progress("again", "crash", attempts=1))
+    assert take_in(ledger, progress("ended", "RL-0675: over", attempts=0)) is None
+    assert state(ledger)[0] is State.QUEUED
+
+    take_in(ledger, progress("ended", "RL-0675: over", attempts=1))
+    assert state(ledger) == (State.FAILED, "RL-0675: over")
 
 
 def test_an_unreachable_destination_is_named_and_then_forgotten(ledger: Ledger) -> None:
@@ -75,6 +89,7 @@ def test_an_unreachable_destination_is_named_and_then_forgotten(ledger: Ledger) 
     "stale",
     [
         progress("failed", "old", trial=2),
+        progress("failed", "old", journal="ffffffff"),
         progress("failed", "old", version=2),
         progress("failed", "old", study_uid="1.2.9"),
     ],

@@ -87,7 +87,9 @@ def test_waiting_studies_survive_an_upgrade(
     monkeypatch.delenv("TEST_WORKFLOW_VERSION")
     with serve(tmp_path, stub("noted")) as served:
         until(lambda: done(served, uids), 40)
-        assert len(served.said("ready: waited through an upgrade")) == 3
+        assert (
+            len(served.said("ready: begun anew: its workflow is lost, or of another release")) == 3
+        )
         assert len(analyses(tmp_path / "output" / "analyses.log")) == 3
         assert served.end() == 0
 

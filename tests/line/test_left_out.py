@@ -10,7 +10,7 @@ import pytest
 
 from app.graph import analyse
 from app.oneshot import OutputUnusable, analyse_folder, recorded_at
-from app.serve import LEFT_OUT, _remark
+from app.workflow.told import LEFT_OUT, _remark
 from app.worker.analysis import outcome
 from operators.evidence.result import summarise
 from operators.job import Refused, StudyJob
