@@ -126,6 +126,8 @@ def _guarded(step: Callable[[], Iterator[Check]]) -> list[Check]:
     """A check that breaks is a finding, not a traceback."""
     try:
         return list(step())
+    except SettingsRefusal:
+        return []  # that is a check of its own
     except Exception as error:  # noqa: BLE001
         name = getattr(step, "__name__", "check").strip("_")
         found = f"the check itself broke: {type(error).__name__}: {error}"

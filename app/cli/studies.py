@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,19 @@ studies = typer.Typer(no_args_is_help=True, help="What became of every study; tr
 
 STUDY: Any = typer.Argument(help="Study Instance UID, or the beginning of one.", show_default=False)
 JSON: Any = typer.Option("--json", help="Print JSON.")
+
+
+class Visible(StrEnum):
+    """What a person sees of a state."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not applicable"
+    DISCARDED = "discarded"
+    SUPERSEDED = "superseded"
+
+
 VISIBLE = {
     "receiving": "pending",
     "ready": "pending",
@@ -28,10 +42,7 @@ CHANGED = """Exit codes: 0 done; 1 it can't be, reason on stderr; 2 wrong usage.
 
 @studies.command("list")
 def list_(
-    state: Annotated[
-        str | None,
-        typer.Option(help="Only these: pending, failed, done, not applicable, discarded."),
-    ] = None,
+    state: Annotated[Visible | None, typer.Option(help="Only these.", show_choices=True)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Superseded versions as well.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -51,7 +62,7 @@ def list_(
             study
             for study in ledger.all()
             if (everything or study.state != "superseded")
-            and (state is None or state in (study.state, _visible(study)))
+            and (state is None or state == _visible(study))
         ]
     if as_json:
         typer.echo(json.dumps([_record(study) for study in found], indent=1))

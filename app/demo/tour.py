@@ -10,13 +10,13 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.delivery.destination import DeliveryRefusal
+from app.delivery.destination import DeliveryRefusal, DestinationUnreachable
 from app.demo.archive import running_archive
 from app.demo.orthanc import (
     DemoPortTaken,
@@ -30,6 +30,8 @@ from app.demo.shelf import ArchiveShelf, OrthancShelf, Shelf
 from operators.study.read import Drop, read_drop
 
 RESULT_SECONDS = 600.0
+SENDING_TRIES = 3
+MARK = ".radloop-demo"
 READER = "demo"
 OHIF = Path("var/ohif")
 READERS = {READER: {"name": "DEMO^READER", "organization": "radloop demo"}}
@@ -78,7 +80,9 @@ class Tour:
         started = time.monotonic()
         if self.study is not None and not self.study.is_dir():
             raise DemoFailed(f"{self.study} is no folder of DICOM files")
-        self.output.mkdir(parents=True, exist_ok=True)
+        if self.study is not None and not read_drop(self.study).studies:
+            raise DemoFailed(f"{self.study} holds no readable DICOM study: `radloop run` says why")
+        self._take_folder()
         for stale in ("pictures", "objects", "service", "state", "loop"):
             shutil.rmtree(self.output / stale, ignore_errors=True)
         with ExitStack() as stack:
@@ -105,19 +109,41 @@ class Tour:
             if self.stay:
                 self._stay(settings, studies)
 
+    def _take_folder(self) -> None:
+        """Only a folder that a demo made is cleared for the next one."""
+        mark = self.output / MARK
+        self.output.mkdir(parents=True, exist_ok=True)
+        if any(self.output.iterdir()) and not mark.exists():
+            raise DemoFailed(
+                f"{self.output} holds files that are not a demo's, and a demo clears its folder. "
+                "Name another one, or an empty one, with -o"
+            )
+        mark.touch()
+
     def send(self, shelf: Shelf, service: Service, source: Path) -> Drop:
         """Send a folder to radloop and to the archive; what is in it."""
         files = sorted(path for path in source.rglob("*") if path.is_file())
         self.say(f"sending {len(files)} files by C-STORE to radloop and to the archive")
-        try:
-            shelf.store(files)
-            service.send(files)
-        except DeliveryRefusal as refusal:
-            raise DemoFailed(
-                f"sending broke off ({refusal.reason.split(' Nothing is lost')[0]}). "
-                f"{service.log} says what the service saw; run the demo again."
-            ) from refusal
+        for carry in (shelf.store, service.send):
+            self._patiently(carry, files, service)
         return read_drop(source)
+
+    def _patiently(
+        self, carry: Callable[[list[Path]], None], files: list[Path], service: Service
+    ) -> None:
+        for left in reversed(range(SENDING_TRIES)):
+            try:
+                carry(files)
+                return
+            except DeliveryRefusal as refusal:
+                if left and isinstance(refusal, DestinationUnreachable):
+                    self.say("the peer gave no answer: sending again")
+                    continue
+                why = refusal.reason.split(" Nothing is lost")[0].rstrip(".")
+                raise DemoFailed(
+                    f"sending broke off ({why}). {service.log} says what the service saw; "
+                    "run the demo again."
+                ) from refusal
 
     def confirm(self, settings: dict[str, str], study_uid: str) -> None:
         """Let the demo's reader confirm the one result of a made patient."""
@@ -171,7 +197,7 @@ class Tour:
 
     @contextmanager
     def _archive(self) -> Iterator[Shelf]:
-        folder = self.output / "archive"
+        folder = (self.output / "archive").resolve()
         shutil.rmtree(folder, ignore_errors=True)
         if find_orthanc() is None:
             self.say("Orthanc is not installed: a small built-in archive takes its place")

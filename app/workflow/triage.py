@@ -50,10 +50,8 @@ class NoSuchStudy(TriageRefusal):
     code = "RL-0662"
 
     def __init__(self, asked: str, fitting: int) -> None:
-        what = "no study" if fitting == 0 else f"{fitting} studies"
-        super().__init__(
-            f"{what} of this spool begin with '{asked}'. `radloop studies list` names all."
-        )
+        what = "no study of this spool begins" if not fitting else f"{fitting} studies begin"
+        super().__init__(f"{what} with '{asked}'. `radloop studies list` names all.")
 
 
 class NotNow(TriageRefusal):

@@ -10,7 +10,6 @@ import pytest
 
 from app.graph import analyse
 from app.oneshot import OutputUnusable, analyse_folder, recorded_at
-from app.workflow.told import LEFT_OUT, _remark
 from app.worker.analysis import outcome
 from operators.evidence.result import summarise
 from operators.job import Refused, StudyJob
@@ -83,15 +82,6 @@ def test_refused_files_are_a_failure_even_where_something_else_did_not_match():
     )
     assert outcome(job).state == "failed"
     assert outcome(replace(job, refused=())).state == "not applicable"
-
-
-def test_what_was_left_out_stays_in_the_reason_until_it_is_delivered():
-    class Row:
-        reason = f"kept in out{LEFT_OUT}9.9: RL-0304: no spacing)"
-
-    assert _remark(Row()).endswith("(left out: 9.9: RL-0304: no spacing)")
-    Row.reason = "delivered"
-    assert _remark(Row()) == ""
 
 
 @pytest.mark.parametrize("where", ["in", "in/results", "file"])
