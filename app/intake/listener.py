@@ -252,8 +252,8 @@ def run_listener(
     )
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)
     accepting.start()
-    control.send("ready")
     try:
+        control.send("ready")
         control.recv()
     except (EOFError, OSError):
         os._exit(1)  # the parent is gone: give the port back at once; all that was answered is kept

@@ -11,7 +11,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from app.quiet import silence_libraries
-from app.worker.messages import Broken, JobFactory, Outcome, Ready, Unfit
+from app.worker.messages import Broken, JobFactory, Message, Outcome, Ready, Unfit
 from operators.errors import Refusal
 
 log = logging.getLogger("radloop.worker")
@@ -39,9 +39,9 @@ def run_worker(factory: JobFactory, connection: Connection) -> None:
         job = factory()
     except Exception as error:
         log.exception("event=unfit")
-        connection.send(Unfit(_reason(error)))
+        _send(connection, Unfit(_reason(error)))
         return
-    connection.send(Ready(time.monotonic() - began))
+    _send(connection, Ready(time.monotonic() - began))
     while True:
         try:
             request = connection.recv()
@@ -57,7 +57,14 @@ def run_worker(factory: JobFactory, connection: Connection) -> None:
             # Frames only: the message of a foreign exception may quote a patient's data.
             log.error("event=broken\n%s", "".join(traceback.format_tb(error.__traceback__)))
             answer = Broken(_reason(error))
-        connection.send(answer)
+        _send(connection, answer)
+
+
+def _send(connection: Connection, message: Message) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        os._exit(1)  # the parent is gone; what it had in work is begun anew
 
 
 def _reason(error: Exception) -> str:

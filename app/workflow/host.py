@@ -71,15 +71,18 @@ class Host:
         url = secret.get_secret_value() if secret else sqlite_url(settings.state_dir)
         self._analyses, self._desk = Analyses(), desk
         try:
-            self.board = Board(url)
-            self._engine = Engine(
-                url,
-                f"{socket.gethostname()}/{slot}",
-                StudySteps(settings, self._analyses, destinations, register, self.board),
-                self.board,
-                tuple(destination.key for destination in destinations),
-                settings.max_attempts,
-            )
+            # One after the other: two that make the same tables at once get in each other's way.
+            with (settings.spool / "database.lock").open("a") as alone:
+                fcntl.flock(alone, fcntl.LOCK_EX)
+                self.board = Board(url)
+                self._engine = Engine(
+                    url,
+                    f"{socket.gethostname()}/{slot}",
+                    StudySteps(settings, self._analyses, destinations, register, self.board),
+                    self.board,
+                    tuple(destination.key for destination in destinations),
+                    settings.max_attempts,
+                )
         except SQLAlchemyError as error:
             raise DatabaseUnusable(url, type(error).__name__) from error
         self.enqueue = self._engine.enqueue
