@@ -345,6 +345,9 @@ class Service:
             self._tell([change])
             if entry.event == "delivered":
                 self._watch.delivered(change, entry.reason, self._ledger)
+            elif entry.event == "failed" and entry.destinations:
+                where, why = entry.destinations[0], entry.reason
+                self._watch.delivered(change, where, self._ledger, refused=why)
         self._host.board.take_off(entries)
         return True
 

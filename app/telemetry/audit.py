@@ -8,7 +8,6 @@ message about a study: its Patient ID is in the message, its name never. The tra
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,19 +54,14 @@ class AuditCode:
 
 
 ACTIVITY = AuditCode("110100", "Application Activity")
-BEGIN_TRANSFERRING = AuditCode("110102", "Begin Transferring DICOM Instances")
 ACCESSED = AuditCode("110103", "DICOM Instances Accessed")
 TRANSFERRED = AuditCode("110104", "DICOM Instances Transferred")
-STUDY_DELETED = AuditCode("110105", "DICOM Study Deleted")
-SECURITY_ALERT = AuditCode("110113", "Security Alert")
 START = AuditCode("110120", "Application Start")
 STOP = AuditCode("110121", "Application Stop")
-NODE_AUTHENTICATION = AuditCode("110126", "Node Authentication")
 APPLICATION = AuditCode("110150", "Application")
 DESTINATION_ROLE = AuditCode("110152", "Destination Role ID")
 SOURCE_ROLE = AuditCode("110153", "Source Role ID")
 STUDY_UID = AuditCode("110180", "Study Instance UID")
-NODE_ID = AuditCode("110182", "Node ID")
 PATIENT_NUMBER = AuditCode("2", "Patient Number", "RFC-3881")
 
 
@@ -135,8 +129,6 @@ class Message:
         Why it failed, a sentence without PHI; empty: left out.
     study : AuditedStudy or None
         Written as a study and a patient object.
-    alert : tuple of (Node, str) or None
-        Subject and description of a security alert.
     """
 
     event: AuditCode
@@ -147,7 +139,6 @@ class Message:
     event_type: AuditCode | None = None
     description: str = ""
     study: AuditedStudy | None = None
-    alert: tuple[Node, str] | None = None
 
     def to_xml(self, source_id: str, *, withhold_patient: bool) -> bytes:
         """The message as one line of UTF-8, without an XML declaration.
@@ -170,8 +161,6 @@ class Message:
         if self.study is not None:
             _write_study(root, self.study)
             _write_patient(root, WITHHELD if withhold_patient else self.study.patient_id)
-        if self.alert is not None:
-            _write_alert(root, *self.alert)
         return ET.tostring(root, encoding="utf-8", xml_declaration=False)
 
     def _write_event(self, root: ET.Element) -> None:
@@ -232,12 +221,6 @@ def _write_patient(root: ET.Element, patient_id: str) -> None:
     _object(root, _xml(patient_id) or UNKNOWN, PATIENT_NUMBER, "1", "1")
 
 
-def _write_alert(root: ET.Element, subject: Node, description: str) -> None:
-    element = _object(root, _xml(subject.address or subject.name) or UNKNOWN, NODE_ID, "2", None)
-    told = base64.b64encode(description.encode()).decode("ascii")
-    ET.SubElement(element, "ParticipantObjectDetail", {"type": "Alert Description", "value": told})
-
-
 def now() -> datetime:
     """This moment, with its time zone."""
     return datetime.now(UTC)
@@ -252,18 +235,6 @@ def application_activity(me: Node, *, started: bool) -> Message:
         now(),
         (_Participant(me, False, APPLICATION),),
         event_type=START if started else STOP,
-    )
-
-
-def begin_transferring(me: Node, to: Node, study: AuditedStudy) -> Message:
-    """Results are about to be sent (A.5.3.3)."""
-    return Message(
-        BEGIN_TRANSFERRING,
-        "E",
-        Outcome.SUCCESS,
-        now(),
-        (_Participant(me, True, SOURCE_ROLE), _Participant(to, False, DESTINATION_ROLE)),
-        study=study,
     )
 
 
@@ -294,26 +265,6 @@ def instances_transferred(
 def instances_accessed(me: Node, study: AuditedStudy) -> Message:
     """A study was read to analyse it (A.5.3.6)."""
     return Message(ACCESSED, "R", Outcome.SUCCESS, now(), (_Participant(me, True),), study=study)
-
-
-def study_deleted(me: Node, study: AuditedStudy) -> Message:
-    """A study, or our results of it, were deleted (A.5.3.8)."""
-    return Message(
-        STUDY_DELETED, "D", Outcome.SUCCESS, now(), (_Participant(me, True),), study=study
-    )
-
-
-def peer_refused(me: Node, peer: Node, why: str) -> Message:
-    """A peer was not let in: security alert, node authentication (A.5.3.11)."""
-    return Message(
-        SECURITY_ALERT,
-        "E",
-        Outcome.MINOR,
-        now(),
-        (_Participant(me, False), _Participant(peer, False)),
-        event_type=NODE_AUTHENTICATION,
-        alert=(peer, why),
-    )
 
 
 def patient_id_of(path: Path) -> str:

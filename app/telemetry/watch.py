@@ -71,7 +71,7 @@ class Watch:
         Raises
         ------
         AuditFileUnusable
-            What happened can't be told; the caller must not go on unaudited.
+            What happened is not in the file.
         """
         if not self._audits or study.state not in (State.READY, State.RUNNING):
             return
@@ -83,11 +83,20 @@ class Watch:
                 source = audit.Node(sender)
                 self._trail.record(audit.instances_transferred(source, self._me, told))
 
-    def delivered(self, study: StudyVersion, where: str, ledger: Ledger) -> None:
-        """Results reached a destination."""
+    def delivered(
+        self, study: StudyVersion, where: str, ledger: Ledger, *, refused: str = ""
+    ) -> None:
+        """Results reached a destination, or were refused there for good, and why."""
         if self._audits:
-            told = self._audited(study, ledger)
-            self._trail.record(audit.instances_transferred(self._me, audit.Node(where), told))
+            self._trail.record(
+                audit.instances_transferred(
+                    self._me,
+                    audit.Node(where),
+                    self._audited(study, ledger),
+                    outcome=audit.Outcome.SERIOUS if refused else audit.Outcome.SUCCESS,
+                    description=refused,
+                )
+            )
 
     def _audited(self, study: StudyVersion, ledger: Ledger) -> audit.AuditedStudy:
         arrivals = ledger.arrivals(study)

@@ -281,7 +281,7 @@ class Engine:
             elif came.state == "gone":
                 self._again(task, came.reason, tell)
             elif came.state == "refused":
-                tell(values, "failed", {"reason": came.reason})
+                tell(values, "failed", {"reason": came.reason, "destinations": [key]})
             elif came.state == "delivered":
                 said = {"reason": came.reason, "destinations": [key], "seconds": came.seconds}
                 tell(values, "delivered", said)
