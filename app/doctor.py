@@ -111,6 +111,9 @@ def examine() -> tuple[list[Check], Settings | None]:
             lambda: _access(in_force),
             lambda: _tls(in_force),
             lambda: _destinations(in_force),
+            lambda: _routes(in_force),
+            lambda: _database(in_force),
+            lambda: _telemetry(in_force),
         ]
     # Children are asked meanwhile. Only they run beside anything: two threads that import the
     # same packages can meet a half-initialised module.
@@ -255,19 +258,86 @@ def _folders(settings: Settings) -> Iterator[Check]:
 
 def _port(settings: Settings) -> Iterator[Check]:
     name, purpose = f"port {settings.port}", "where studies arrive by C-STORE"
+    taken = _taken(settings.host, settings.port)
+    if not taken:
+        yield Check(name, "ok", True, f"free on {settings.host}", purpose)
+    elif _is_served(settings.spool):
+        yield Check(name, "ok", True, "`radloop serve` of this spool is running", purpose)
+    else:
+        found = f"{settings.host}: {taken}"
+        remedy = f"`ss -ltnp 'sport = :{settings.port}'` shows who has it; or set RADLOOP_PORT"
+        yield Check(name, "missing", True, found, purpose, remedy)
+
+
+def _routes(settings: Settings) -> Iterator[Check]:
+    """As `radloop serve` reads them at its start."""
+    from app.routes.load import load_routes
+    from app.routes.site import read_site
+
+    if settings.routes is None:
+        return
+    purpose = "which studies go where"
+    try:
+        routes = load_routes(settings.routes, read_site(settings)[0])
+    except Refusal as refusal:
+        remedy = "mend the lines that are named; `radloop routes check` tries them"
+        yield Check("routes", "missing", True, refusal.reason, purpose, remedy)
+    else:
+        found = f"{settings.routes}, {len(routes.routes)} routes"
+        yield Check("routes", "ok", True, found, purpose)
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.workflow.board import with_driver
+    from app.workflow.refusals import DatabaseUnusable
+
+    if settings.database_url is None:
+        return
+    url, purpose = settings.database_url.get_secret_value(), "keeps the workflows"
+    try:
+        engine = create_engine(with_driver(url))
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()
+    except SQLAlchemyError as error:
+        found = DatabaseUnusable(url, type(error).__name__).reason
+        yield Check("database", "missing", True, found, purpose, "start it, or correct the address")
+    else:
+        yield Check("database", "ok", True, "answers", purpose)
+
+
+def _telemetry(settings: Settings) -> Iterator[Check]:
+    ports = [
+        ("metrics", settings.metrics_host, settings.metrics_port, "what a monitor reads"),
+        ("API", settings.api_host, settings.api_port, "the HTTP API"),
+    ]
+    for name, host, port, purpose in ports:
+        if port and not _is_served(settings.spool):
+            taken = _taken(host, port)
+            remedy = f"`ss -ltnp 'sport = :{port}'` shows who has it" if taken else ""
+            status: Status = "missing" if taken else "ok"
+            found = f"{host}: {taken}" if taken else f"free on {host}"
+            yield Check(f"{name} port {port}", status, True, found, purpose, remedy)
+    if (file := settings.audit_file) is not None:
+        nearest = next(place for place in (file, *file.parents) if place.exists())
+        fits = os.access(nearest, os.W_OK) and (nearest == file or nearest.is_dir())
+        found = str(file) if fits else f"{nearest} can't be written"
+        remedy = "" if fits else "make it writable for this user, or choose another (audit_file)"
+        yield Check("audit file", "ok" if fits else "missing", True, found, "who did what", remedy)
+
+
+def _taken(host: str, port: int) -> str:
+    """Why a port can't be had; empty where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
-            yield Check(name, "ok", True, f"free on {settings.host}", purpose)
-            return
+            probe.bind((host, port))
         except OSError as error:
-            found = f"{settings.host}: {error.strerror}"
-    if _is_served(settings.spool):
-        yield Check(name, "ok", True, "`radloop serve` of this spool is running", purpose)
-    else:
-        remedy = f"`ss -ltnp 'sport = :{settings.port}'` shows who has it; or set RADLOOP_PORT"
-        yield Check(name, "missing", True, found, purpose, remedy)
+            return error.strerror or str(error)
+    return ""
 
 
 def _is_served(spool: Path) -> bool:

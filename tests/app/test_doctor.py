@@ -222,3 +222,29 @@ def test_the_doctor_imports_no_network(tmp_path: Path) -> None:
     )
 
     assert done.stdout.strip() == "[]"
+
+
+def test_what_serve_would_stumble_over_is_named_before_it_starts(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "routes.yaml").write_text("version: 1\nroutes:\n  - {id: a, bundles: nosuch}\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code, checks = ask(
+            routes=tmp_path / "routes.yaml",
+            metrics_port=port,
+            database_url=f"postgresql://radloop:geheim@127.0.0.1:{free_port()}/radloop",
+            audit_file=tmp_path / "routes.yaml" / "audit.xml",  # below a file
+        )
+
+    assert code == 1
+    assert "RL-0652" in checks["routes"]["found"] and "nosuch" in checks["routes"]["found"]
+    assert checks[f"metrics port {port}"]["status"] == "missing"
+    assert "RL-0672" in checks["database"]["found"] and "geheim" not in str(checks)
+    assert checks["audit file"]["status"] == "missing"
+
+
+def test_a_misspelt_setting_is_one_finding_and_no_defect(ask: Ask) -> None:
+    code, checks = ask(orthanc_ulr="x")
+
+    assert code == 1
+    assert "did you mean orthanc_url" in checks["settings"]["found"]
+    assert "the check itself broke" not in str(checks)
