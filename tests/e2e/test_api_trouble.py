@@ -139,8 +139,8 @@ def test_a_caller_goes_before_waiting_studies_but_interrupts_none(tmp_path: Path
                 served.said(f"study {second} v1: running")[0],
             )
         ]
-        # The answer and the next study are printed by two processes, the same instant.
-        assert order[0] < min(order[1:])
+        # The answer is printed by another process, at once; states go through a database.
+        assert order[0] < order[2]
         assert len(served.said(f"study {first} v1: running")) == 1
         assert answer.json()["processing_time_ms"] < 4000 + 3000
 
