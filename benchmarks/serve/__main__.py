@@ -39,7 +39,8 @@ class Peak:
         found: dict[str, float] = {}
         for process in (service, *service.children(recursive=True)):
             try:
-                found[title(process)] = process.memory_full_info().pss / 2**20
+                name, held = title(process), process.memory_full_info().pss / 2**20
+                found[name] = found.get(name, 0.0) + held
             except psutil.Error:
                 continue  # it ended while we looked
         self.total_mb = max(self.total_mb, sum(found.values()))
@@ -56,7 +57,8 @@ def title(process: psutil.Process) -> str:
     if "serve" in process.cmdline():
         return "service"
     # A spawned child's command line says nothing; only the API has imported FastAPI.
-    return "API" if "pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text() else "listener"
+    mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    return "API" if "pydantic_core" in mapped else "listeners"
 
 
 def holds_models(process: psutil.Process) -> bool:
