@@ -69,7 +69,7 @@ def peek(path: Path) -> Peek:
         # A peer's bytes can break a parser in any way; whatever it is, the instance stays kept.
         try:
             found = _peek(path, prefix, whole)
-        except UnreadableError:
+        except (UnreadableError, OSError):
             raise
         except Exception as error:
             if whole or prefix == PREFIXES[-1]:
@@ -82,7 +82,27 @@ def peek(path: Path) -> Peek:
     raise UnreadableError(f"no Study Instance UID (0020,000D) in the first {PREFIXES[-1]} bytes")
 
 
-def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
+def read_prefix(
+    path: Path, prefix: int, last_tag: int, *, whole: bool
+) -> tuple[Dataset | None, Dataset]:
+    """The first elements of a stored instance, none of them converted, and its file meta.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    prefix : int
+        Bytes of the data set that are read; of a deflated one, bytes that come of it.
+    last_tag : int
+        Elements beyond it are not read.
+    whole : bool
+        The prefix is the whole file.
+
+    Returns
+    -------
+    tuple of (Dataset or None, Dataset)
+        None where more bytes are needed: the last value may be cut off.
+    """
     from pydicom.filereader import read_dataset, read_file_meta_info
     from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -99,7 +119,7 @@ def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
     def beyond(tag: int, vr: str | None, length: int) -> bool:
         del vr, length
         nonlocal stopped
-        stopped = tag > STUDY_INSTANCE_UID
+        stopped = tag > last_tag
         return stopped
 
     header = read_dataset(
@@ -108,8 +128,13 @@ def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
         is_little_endian=syntax != ExplicitVRBigEndian,
         stop_when=beyond,
     )
-    if not stopped and not whole:
-        return None  # the last value read may be cut off
+    return header if stopped or whole else None, meta
+
+
+def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
+    header, meta = read_prefix(path, prefix, STUDY_INSTANCE_UID, whole=whole)
+    if header is None:
+        return None
     study = _text(header, STUDY_INSTANCE_UID)
     if not study:
         return None
@@ -122,7 +147,7 @@ def _peek(path: Path, prefix: int, whole: bool) -> Peek | None:
         study_instance_uid=study,
         sop_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
         sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
-        transfer_syntax_uid=syntax,
+        transfer_syntax_uid=str(meta.get("TransferSyntaxUID", "")),
         ours=_text(header, MANUFACTURER) == OUR_MANUFACTURER
         and _text(header, MODALITY) in RESULT_MODALITIES,
     )

@@ -8,14 +8,12 @@ Descriptions may hold what a person typed: they are matched and shown to whoever
 
 from __future__ import annotations
 
-import io
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.intake.peek import DEFLATED, META_START, PREFIXES, UID, UnreadableError
+from app.intake.peek import PREFIXES, UID, UnreadableError, read_prefix
 from app.routes.model import LONGEST_VALUE
 
 if TYPE_CHECKING:
@@ -136,7 +134,7 @@ def read_header(path: Path) -> Dataset:
     for prefix in PREFIXES:
         # A peer's bytes can break a parser in any way; the instance itself is safe.
         try:
-            header = _header(path, prefix, whole=prefix >= size)
+            header, _ = read_prefix(path, prefix, SERIES_INSTANCE_UID, whole=prefix >= size)
         except OSError:
             raise
         except Exception as error:
@@ -146,36 +144,6 @@ def read_header(path: Path) -> Dataset:
         if header is not None:
             return header
     raise UnreadableError(f"no Series Instance UID (0020,000E) in the first {PREFIXES[-1]} bytes")
-
-
-def _header(path: Path, prefix: int, *, whole: bool) -> Dataset | None:
-    """Elements up to Series Instance UID, not decoded; None where more bytes are needed."""
-    from pydicom.filereader import read_dataset, read_file_meta_info
-    from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
-    meta = read_file_meta_info(path)
-    syntax = str(meta.get("TransferSyntaxUID", ""))
-    with path.open("rb") as file:
-        file.seek(META_START + int(meta.FileMetaInformationGroupLength))
-        body = file.read(prefix)
-    if syntax == DEFLATED:
-        body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, prefix)
-        whole = whole and len(body) < prefix
-    stopped = False
-
-    def beyond(tag: int, vr: str | None, length: int) -> bool:
-        del vr, length
-        nonlocal stopped
-        stopped = tag > SERIES_INSTANCE_UID
-        return stopped
-
-    header = read_dataset(
-        io.BytesIO(body),
-        is_implicit_VR=syntax == ImplicitVRLittleEndian,
-        is_little_endian=syntax != ExplicitVRBigEndian,
-        stop_when=beyond,
-    )
-    return header if stopped or whole else None
 
 
 def _facts(header: Dataset) -> InstanceFacts:

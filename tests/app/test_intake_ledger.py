@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from app.intake import journal
+from app.intake import journal, ledger
 from app.intake.journal import Received
 from app.intake.ledger import Ledger, State, StudyVersion
 from app.intake.spool import Spool
@@ -221,6 +221,24 @@ def test_an_instance_that_the_journal_lost_is_adopted_from_the_spool(site: Site)
 
     site.start()
     site.ledger.recover()
+    site.settle()
+
+    assert len(site.ledger.inputs(site.only(State.READY))) == 2
+
+
+def test_a_passing_trouble_with_the_disk_leaves_no_instance_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.receive(instance(1), instance(2))
+    real = ledger.peek
+
+    def fails(path: Path) -> ledger.Peek:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(ledger, "peek", fails)
+    with pytest.raises(OSError, match="Too many open files"):
+        site.ledger.group()
+    monkeypatch.setattr(ledger, "peek", real)
     site.settle()
 
     assert len(site.ledger.inputs(site.only(State.READY))) == 2
