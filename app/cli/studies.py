@@ -28,13 +28,6 @@ class Visible(StrEnum):
     SUPERSEDED = "superseded"
 
 
-VISIBLE = {
-    "receiving": "pending",
-    "ready": "pending",
-    "queued": "pending",
-    "running": "pending",
-    "delivering": "pending",
-}
 COLOURS = {"done": "green", "failed": "red", "pending": "yellow"}
 CHANGED = """Exit codes: 0 done; 1 it can't be, reason on stderr; 2 wrong usage.
     The running `radloop serve` goes on with it at once; the next one to start does otherwise."""
@@ -157,7 +150,9 @@ def _change(asked: str, change: Any) -> None:
 
 
 def _visible(study: StudyVersion) -> str:
-    return VISIBLE.get(study.state, str(study.state))
+    from app.intake.ledger import PENDING
+
+    return "pending" if study.state in PENDING else str(study.state)
 
 
 def _record(study: StudyVersion) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class State(StrEnum):
 
 
 UNFINISHED = (State.QUEUED, State.RUNNING, State.DELIVERING)
+PENDING = (State.RECEIVING, State.READY, *UNFINISHED)
 RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
 
@@ -58,6 +59,11 @@ COUNTS = (
     " x.sop_instance_uid = {0}.sop_instance_uid AND x.study_uid = {0}.study_uid"
     " AND x.source <> 'orthanc'))"
 )
+
+
+def generation(version: int, trial: int) -> int:
+    """Grows with every version of a study, and with every trial of one."""
+    return version * 1000 + trial
 
 
 def study_key(study_uid: str) -> str:
@@ -106,8 +112,8 @@ class StudyVersion:
 
     @property
     def generation(self) -> int:
-        """Grows with every version, and with every trial of one."""
-        return self.version * 1000 + self.trial
+        """See `generation`."""
+        return generation(self.version, self.trial)
 
     @property
     def name(self) -> str:
@@ -154,11 +160,10 @@ class Ledger:
         return str(found)
 
     def recover(self) -> None:
-        """Once at start: list files that the journal does not know."""
-        self._adopt()
+        """Once at start: list files that the journal does not know.
 
-    def _adopt(self) -> None:
-        """List files that the journal does not know (killed before the commit, or it was lost)."""
+        Their listener was killed before the commit, or the journal was lost.
+        """
         listed = {row["name"] for row in self.connection.execute("SELECT name FROM instances")}
         rows = []
         for path in self.spool.instances.glob("*/*.dcm"):
@@ -356,7 +361,10 @@ class Ledger:
 
     def given_up(self) -> list[StudyVersion]:
         """Discarded versions whose deliveries were not told yet that they are."""
-        return [study for study in self.in_state(State.DISCARDED) if study.undelivered]
+        rows = self.connection.execute(
+            "SELECT * FROM studies WHERE state = ? AND undelivered <> '[]'", (State.DISCARDED,)
+        )
+        return [_study(row) for row in rows]
 
     def find(self, study_uid: str, version: int) -> StudyVersion | None:
         """One version, or None."""

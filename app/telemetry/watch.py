@@ -8,15 +8,13 @@ from collections import Counter
 from contextlib import closing
 
 from app.intake import journal
-from app.intake.ledger import Ledger, State, StudyVersion
+from app.intake.ledger import PENDING, Ledger, State, StudyVersion
 from app.intake.peek import UnreadableError
 from app.intake.spool import Spool
 from app.settings import Settings
 from app.telemetry import audit
 from app.telemetry.metrics import MetricsServer, Numbers
 from app.telemetry.trail import open_trail
-
-WAITING = (State.RECEIVING, State.READY, State.QUEUED, State.RUNNING, State.DELIVERING)
 
 
 class Watch:
@@ -117,9 +115,9 @@ class Watch:
             ).fetchone()
             states = connection.execute("SELECT state, COUNT(*) FROM studies GROUP BY state")
             studies = {str(state): int(number) for state, number in states}
-            marks = ", ".join("?" * len(WAITING))
+            marks = ", ".join("?" * len(PENDING))
             (oldest,) = connection.execute(
-                f"SELECT MIN(created_at) FROM studies WHERE state IN ({marks})", WAITING
+                f"SELECT MIN(created_at) FROM studies WHERE state IN ({marks})", PENDING
             ).fetchone()
             return Numbers(
                 received_instances=count,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.delivery.destination import Destination, DestinationUnreachable
-from app.intake.ledger import study_key
+from app.intake.ledger import generation, study_key
 from app.intake.spool import Spool, sync_folder
 from app.register import Kind, Register, RegisterRefusal, Written, describe, objects_in
 from app.settings import Settings
@@ -91,7 +91,7 @@ class Task:
     @property
     def generation(self) -> int:
         """As `StudyVersion.generation`."""
-        return self.version * 1000 + self.trial
+        return generation(self.version, self.trial)
 
     def again(self) -> Task:
         """The next attempt."""
