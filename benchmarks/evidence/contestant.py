@@ -97,8 +97,8 @@ def sdk(labels: np.ndarray) -> Callable[[Path, Path], None]:
         studies = loader.load_data_to_studies(source)
         selected = selector.filter(json.loads(rules), studies)
         image = to_volume.convert_to_image(selected)
-        assert image.asnumpy().shape == labels.shape
-        seg.process_images(labels, selected, target)
+        assert image is not None and image.asnumpy().shape == labels.shape
+        seg.process_images(labels, selected, target)  # type: ignore[arg-type]  # takes arrays too
         series = selected[0].selected_series[0].series
         report.write("\n".join(f"Ball {n}" for n in range(1, SEGMENTS + 1)), series, target)
 

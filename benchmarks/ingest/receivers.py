@@ -97,7 +97,7 @@ def storescp(folder: Path) -> Iterator[Receiver]:
     """A process per association, bytes written as they come (+B), no fsync."""
     received, port = folder / "storescp", free_port()
     received.mkdir(parents=True)
-    command = [STORESCP, "--fork", "+B", "-od", received, str(port)]
+    command = [str(STORESCP), "--fork", "+B", "-od", str(received), str(port)]
     with subprocess.Popen(command, env=NO_NAGLE, stderr=subprocess.DEVNULL) as process:
         try:
             yield Receiver(

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from app.intake.spool import Spool
 from app.settings import Settings
 from app.worker.messages import Job, Outcome, Request
@@ -43,14 +45,16 @@ def main(folder: Path, url: str, slot: str, seconds: float, feed: int) -> None:
         spool=folder / "spool",
         output_dir=folder / "out",
         state_dir=folder / "state",
-        database_url=url,
+        database_url=SecretStr(url),
     )
     host = Host(settings, factory=Sleeper(folder, seconds), destinations=[], slot=slot)
     spool = Spool(settings.spool)
     for number in range(feed):
         name = f"{number:08d}"
         write_manifest(spool, name, [])
-        host.enqueue(Task(name, f"1.2.{number}", 1, 1, "20260101000000", {}, None, 3))
+        host.enqueue(
+            Task("bench", name, f"1.2.{number}", 1, 1, "20260101000000", {}, None, priority=3)
+        )
     (folder / f"fed-{slot}").touch()
     while not (folder / "go").exists():  # nobody polls: nothing is analysed before all is there
         time.sleep(0.02)
