@@ -8,10 +8,8 @@ the studies (`ledger`). No PHI: UIDs, digests, AE titles, times.
 
 from __future__ import annotations
 
-import queue
 import sqlite3
 import threading
-from concurrent.futures import Future
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -157,8 +155,18 @@ def write_mark(connection: sqlite3.Connection, feed: str, last: int) -> None:
     connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (feed, last))
 
 
+class _Entry:
+    """A row that waits; not committed until somebody says so."""
+
+    __slots__ = ("done", "error", "row")
+
+    def __init__(self, row: Received) -> None:
+        self.row, self.done = row, False
+        self.error: sqlite3.Error | None = sqlite3.OperationalError("not committed")
+
+
 class JournalWriter:
-    """Commits rows from many threads, as many at once as are waiting.
+    """Commits rows from many threads: whoever comes first, all that wait.
 
     Parameters
     ----------
@@ -168,9 +176,8 @@ class JournalWriter:
 
     def __init__(self, file: Path) -> None:
         self._connection = connect(file)
-        self._waiting: queue.SimpleQueue[tuple[Received, Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._waiting: list[_Entry] = []
+        self._turn = threading.Lock()
 
     def record(self, row: Received, timeout_s: float = BUSY_SECONDS) -> None:
         """Return once the row is durable.
@@ -182,33 +189,32 @@ class JournalWriter:
         TimeoutError
             It was not within `timeout_s`.
         """
-        done: Future[None] = Future()
-        self._waiting.put((row, done))
-        done.result(timeout=timeout_s)
+        entry = _Entry(row)
+        self._waiting.append(entry)
+        if not self._turn.acquire(timeout=timeout_s):
+            raise TimeoutError("the journal took too long")
+        try:
+            while not entry.done:  # another thread may have had it in its batch
+                batch = self._waiting[:MAX_BATCH]
+                del self._waiting[: len(batch)]
+                self._commit(batch)
+        finally:
+            self._turn.release()
+        if entry.error is not None:
+            raise entry.error
 
     def close(self) -> None:
-        """Commit what is waiting and end the thread."""
-        self._waiting.put(None)
-        self._thread.join()
-        self._connection.close()
+        """After the commit that runs; `record` fails from now on."""
+        with self._turn:
+            self._connection.close()
 
-    def _run(self) -> None:
-        while (entry := self._waiting.get()) is not None:
-            batch = [entry]
-            while len(batch) < MAX_BATCH and not self._waiting.empty():
-                following = self._waiting.get()
-                if following is None:
-                    self._waiting.put(None)
-                    break
-                batch.append(following)
-            self._commit(batch)
-
-    def _commit(self, batch: list[tuple[Received, Future[None]]]) -> None:
+    def _commit(self, batch: list[_Entry]) -> None:
+        error: sqlite3.Error | None = batch[0].error
         try:
-            insert(self._connection, [row for row, _ in batch])
-        except sqlite3.Error as error:
-            for _, done in batch:
-                done.set_exception(error)
-        else:
-            for _, done in batch:
-                done.set_result(None)
+            insert(self._connection, [entry.row for entry in batch])
+            error = None
+        except sqlite3.Error as trouble:
+            error = trouble
+        finally:
+            for entry in batch:
+                entry.error, entry.done = error, True

@@ -15,19 +15,17 @@ import logging
 import os
 import resource
 import socket
-import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.intake import statuses
-from app.intake.journal import JournalWriter, Received
+from app.intake.journal import JournalWriter
 from app.intake.slots import Slots
-from app.intake.spool import NoRoomError, Spool
+from app.intake.spool import Spool
 from app.intake.tls import listener_context
 from app.quiet import silence_libraries
 
@@ -35,13 +33,15 @@ if TYPE_CHECKING:
     from pynetdicom import AE
     from pynetdicom.events import Event
 
-    from app.intake.wire import Incoming, ListenerServer
+    from app.intake.wire import ListenerServer
 
 BACKLOG = 128
 ACSE_SECONDS = 5.0  # a peer that connects and says nothing holds a slot this long
 DIMSE_SECONDS = 30.0
 IDLE_SECONDS = 60.0  # an association without traffic is aborted
 MAX_DESCRIPTORS = 4096
+MAX_REMEMBERED_UIDS = 4096
+NEVER_OFFERED = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query
 GRACE_SECONDS = 2.0  # a stop lets running associations end for this long
 
 # What pydicom and the decoders that we depend on can read. Any other is taken too, where a peer
@@ -108,51 +108,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def store(event: Event, journal: JournalWriter) -> int:
-    """Make what has come durable; the status to answer."""
-    request: Any = event.request
-    incoming: Incoming | None = request._dataset_file
-    status = _keep(event, incoming, journal)
-    if status != statuses.SUCCESS:
-        log.error("event=refused status=%#06x", status)
-    return status
-
-
-def _keep(event: Event, incoming: Incoming | None, journal: JournalWriter) -> int:
-    if incoming is None or incoming.is_empty:
-        return statuses.EMPTY
-    if incoming.draft is None:
-        assert incoming.status is not None
-        return incoming.status
-    request: Any = event.request
-    asked_for: Any = event.assoc.requestor.primitive  # the A-ASSOCIATE request, accepted by now
-    try:
-        kept = incoming.draft.keep()
-        journal.record(
-            Received(
-                sop_instance_uid=str(request.AffectedSOPInstanceUID),
-                digest=kept.digest,
-                sop_class_uid=str(request.AffectedSOPClassUID),
-                transfer_syntax_uid=str(event.context.transfer_syntax),
-                name=kept.name,
-                size=kept.size,
-                calling_aet=event.assoc.requestor.ae_title,
-                received_at=time.time(),
-                called_aet=str(asked_for.called_ae_title),
-            )
-        )
-    except NoRoomError:
-        return statuses.OUT_OF_RESOURCES
-    except OSError as error:
-        log.error("event=trouble why=file errno=%s", error.errno)
-        return statuses.FILE_FAILED
-    except (sqlite3.Error, TimeoutError) as error:
-        log.error("event=trouble why=journal kind=%s", type(error).__name__)
-        return statuses.JOURNAL_FAILED
-    return statuses.SUCCESS
-
-
-def choose_syntaxes(event: Event) -> None:
+def choose_contexts(event: Event) -> None:
     """Put what we can read first: of each context pynetdicom takes the first syntax named.
 
     Among those that can be read the peer's order stands (PS3.8 9.3.2 leaves it to us).
@@ -168,11 +124,32 @@ def choose_syntaxes(event: Event) -> None:
             context.transfer_syntax = sorted(
                 context.transfer_syntax, key=lambda syntax: syntax not in READABLE_SYNTAXES
             )
+        if not is_offered(context.abstract_syntax):
+            # pynetdicom takes some services for unknown storage classes, this one for none. The
+            # answer names the context by its id alone (PS3.8 9.3.3.2).
+            context.abstract_syntax = NEVER_OFFERED
     request.presentation_context_definition_list = contexts
 
 
+@lru_cache(MAX_REMEMBERED_UIDS)
+def is_offered(abstract_syntax: str) -> bool:
+    """Whether it is verification, storage, or unknown to pynetdicom and so taken for storage."""
+    from pynetdicom import service_class
+    from pynetdicom.sop_class import uid_to_service_class
+
+    return uid_to_service_class(abstract_syntax) in (
+        service_class.VerificationServiceClass,
+        service_class.StorageServiceClass,
+        service_class.ServiceClass,
+    )
+
+
 def _server_class(
-    config: ListenerConfig, listening: socket.socket, spool: Spool, slots: Slots
+    config: ListenerConfig,
+    listening: socket.socket,
+    spool: Spool,
+    journal: JournalWriter,
+    slots: Slots,
 ) -> type[ListenerServer]:
     """`wire.ListenerServer` with what it needs; pynetdicom makes the instance."""
     from app.intake import wire
@@ -187,16 +164,24 @@ def _server_class(
         networks = allowed
         connections = threading.Semaphore(most)
 
-    Server.listening, Server.spool, Server.slots = listening, spool, slots
+    Server.listening, Server.slots = listening, slots
+    Server.spool, Server.journal = spool, journal
     return Server
 
 
 def _application_entity(config: ListenerConfig) -> AE:
-    from pynetdicom import AE, _config
+    from pydicom import config as pydicom_config
+    from pynetdicom import AE, _config, pdu_items, presentation
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+    from pynetdicom.utils import set_uid
 
     _config.UNRESTRICTED_STORAGE_SERVICE = True  # every storage class, private ones too
     _config.LOG_HANDLER_LEVEL = "none"  # 8 % of the time went into formatting log lines
+    # A peer proposes up to 128 contexts, and pynetdicom makes and checks each of their UIDs many
+    # times: most of what an association costs. pynetdicom's own check stays, pydicom's goes.
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    for module in (pdu_items, presentation):
+        module.set_uid = lru_cache(MAX_REMEMBERED_UIDS)(set_uid)  # type: ignore[attr-defined]
     entity = AE(ae_title=config.ae_title)
     entity.add_supported_context(Verification)
     entity.maximum_associations = 1 << 16  # `Slots` counts
@@ -239,15 +224,11 @@ def run_listener(
     spool.sweep_own()
     journal = JournalWriter(spool.journal_file)
     slots = Slots(table, row, config.max_associations, config.max_associations_per_peer)
-    handlers: list[tuple[Any, Callable[..., Any]] | tuple[Any, Callable[..., Any], list[Any]]] = [
-        (evt.EVT_REQUESTED, choose_syntaxes),
-        (evt.EVT_C_STORE, store, [journal]),
-    ]
     entity = _application_entity(config)
     server = entity.make_server(
         ("", 0),
-        evt_handlers=handlers,
-        server_class=_server_class(config, listening, spool, slots),
+        evt_handlers=[(evt.EVT_REQUESTED, choose_contexts)],
+        server_class=_server_class(config, listening, spool, journal, slots),
         request_handler=wire.Connection,
     )
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)

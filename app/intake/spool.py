@@ -18,12 +18,12 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-SPILL_BYTES = 1 << 20  # of one instance held in memory
+ROOM_BYTES = 1 << 20  # of one instance for which room is asked at once
 SYNC_BYTES = 64 << 20  # a large one is synced as it comes: its last sync must not outlast the peer
 
 
@@ -122,7 +122,8 @@ class Spool:
         NoRoomError
             `size` bytes more and less than the reserve would be free.
         """
-        free = shutil.disk_usage(self.incoming).free
+        found = os.statvfs(self.incoming)
+        free = found.f_bavail * found.f_frsize
         if free - size < self.min_free_bytes:
             raise NoRoomError(errno.ENOSPC, f"{free} bytes free, reserve {self.min_free_bytes}")
 
@@ -144,7 +145,7 @@ class Spool:
 
 
 class Draft:
-    """An instance on its way in: a little of it in memory, the rest in a temporary file.
+    """An instance on its way in: its bytes go to a temporary file as they come.
 
     Parameters
     ----------
@@ -161,14 +162,14 @@ class Draft:
     def __init__(
         self, spool: Spool, sop_instance_uid: str, head: bytes, transfer_syntax: str = ""
     ) -> None:
-        self._spool, self._uid = spool, sop_instance_uid
-        self._parts, self._held, self._unsynced = [head], len(head), 0
+        self._spool, self._uid, self._head = spool, sop_instance_uid, head
         self._digest = hashlib.sha256(transfer_syntax.encode() + b"\0")
         self._temporary: Path | None = None
-        self._file: BinaryIO | None = None
-        self.size = len(head)
+        self._descriptor: int | None = None
+        self._unsynced = self._assured = 0
+        self.size = 0
 
-    def write(self, dataset: bytes) -> None:
+    def write(self, dataset: bytes | memoryview) -> None:
         """Add bytes of the data set, as received, in the transfer syntax that the head names.
 
         Raises
@@ -179,11 +180,13 @@ class Draft:
             Any other failure; nothing is kept.
         """
         self._digest.update(dataset)
-        self._parts.append(dataset)
-        self._held += len(dataset)
-        self.size += len(dataset)
-        if self._held >= SPILL_BYTES:
-            self._spill()
+        with self._nothing_left():
+            self._put(dataset)
+            self._unsynced += len(dataset)
+            if self._unsynced >= SYNC_BYTES:
+                assert self._descriptor is not None
+                os.fdatasync(self._descriptor)
+                self._unsynced = 0
 
     def keep(self) -> Kept:
         """Make it durable under its name; the end of this draft.
@@ -197,63 +200,56 @@ class Draft:
         """
         digest = self._digest.hexdigest()
         uid_hash = hashlib.sha256(self._uid.encode("ascii")).hexdigest()[:32]
-        final = self._spool.instances / uid_hash[:2] / f"{uid_hash}-{digest}.dcm"
+        name = f"{uid_hash[:2]}/{uid_hash}-{digest}.dcm"
+        final = self._spool.instances / name
         # A file of that name was fsynced before it got the name. Its folder may not have been,
         # if the power failed in between: sync it in any case.
         if final.exists():
             self.discard()
         else:
-            self._spill()
-            self._rename(final)
+            with self._nothing_left():
+                self._put(b"")
+                assert self._descriptor is not None and self._temporary is not None
+                os.fsync(self._descriptor)
+                self._close()
+                self._temporary.rename(final)
+                self._temporary = None
         sync_folder(final.parent)
-        return Kept(f"{uid_hash[:2]}/{final.name}", digest, self.size)
+        return Kept(name, digest, self.size)
 
     def discard(self) -> None:
         """Forget it; no temporary file is left."""
-        self._parts.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
         if self._temporary is not None:
             with contextlib.suppress(OSError):  # a sweep will find it
                 self._temporary.unlink()
             self._temporary = None
 
-    def _spill(self) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
+        if self._descriptor is None:
+            self._temporary = self._spool.incoming / f"{self._spool.owner}-{uuid.uuid4().hex}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._temporary, flags, 0o666)
+            self._put(self._head)
+        if self.size + len(data) > self._assured:
+            self._spool.require_room(len(data) + ROOM_BYTES)
+            self._assured = self.size + len(data) + ROOM_BYTES
+        view = memoryview(data)
+        while view:  # a write may take a part only
+            view = view[os.write(self._descriptor, view) :]
+        self.size += len(data)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextlib.contextmanager
+    def _nothing_left(self) -> Iterator[None]:
         try:
-            self._spool.require_room(self._held)
-            if self._file is None:
-                self._temporary = self._spool.incoming / f"{self._spool.owner}-{uuid.uuid4().hex}"
-                self._file = self._temporary.open("xb", buffering=0)
-            for part in self._parts:
-                _write_all(self._file, part)
-            self._unsynced += self._held
-            if self._unsynced >= SYNC_BYTES:
-                os.fdatasync(self._file.fileno())
-                self._unsynced = 0
+            yield
         except OSError as error:
             self.discard()
             if error.errno in _NO_ROOM and not isinstance(error, NoRoomError):
                 raise NoRoomError(error.errno, "disk full") from error
             raise
-        self._parts, self._held = [], 0
-
-    def _rename(self, final: Path) -> None:
-        assert self._file is not None and self._temporary is not None
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.rename(final)
-        except OSError as error:
-            self.discard()
-            if error.errno in _NO_ROOM:
-                raise NoRoomError(error.errno, "disk full") from error
-            raise
-        self._file = self._temporary = None
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """All of it: an unbuffered write may take a part only."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

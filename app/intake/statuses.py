@@ -12,3 +12,4 @@ FILE_FAILED = 0xC002
 JOURNAL_FAILED = 0xC003
 TOO_LARGE = 0xC004  # beyond max_instance_bytes
 EMPTY = 0xC005  # no data set, or one of no bytes
+NO_SUCH_CLASS = 0x0122  # PS3.7 C.5.6: the context is of a service that stores nothing

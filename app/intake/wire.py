@@ -20,97 +20,38 @@ import queue
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
 from socketserver import TCPServer
 from typing import Any
 
-from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
-from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from app.intake import statuses
-from app.intake.peek import UID as UID_FORM
+from app.intake.journal import JournalWriter
+from app.intake.reception import TICK_SECONDS, Reception
 from app.intake.slots import Slots
-from app.intake.spool import Draft, NoRoomError, Spool
+from app.intake.spool import Spool
 
 PDU_SECONDS = 30.0  # from the first byte of a PDU to its last
 FIRST_PDU_SECONDS = 5.0  # the same while the association is not accepted
 TLS_SECONDS = 5.0  # for the whole handshake
 # An A-ASSOCIATE-RQ is not bound by max_pdu, and one with all contexts has 300 kB.
 MIN_PDU_LIMIT = 1 << 20
-MAX_LOOSE_BYTES = 1 << 20  # command sets, and data sets of other messages than C-STORE
 SPARE_CONNECTIONS = 64  # beyond the caps: told so politely; beyond these, closed
-TICK_SECONDS = 0.1  # timers are looked at this often where nothing happens
 YIELD_SECONDS = 0.003  # a lead for a listener that has less to do
 
 CONNECTION_CLOSED = "Evt17"
 INVALID_PDU = "Evt19"  # PS3.8 table 9-10; the state machine answers with A-ABORT
+ESTABLISHED = "Sta6"  # PS3.8 table 9-3
+P_DATA_TF = 0x04
+PDU_HEAD, PDV_HEAD = struct.Struct(">BxL"), struct.Struct(">LBB")  # PS3.8 9.3.1, 9.3.5.1
 LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)  # transient, by the presentation service (PS3.8 9.3.4)
 
 log = logging.getLogger("radloop.intake")
-
-
-class Incoming:
-    """A data set as it comes; looks to pynetdicom like the temporary file of its chunked mode.
-
-    Attributes
-    ----------
-    draft : Draft or None
-        What has come; None once it is refused.
-    status : int or None
-        The refusal, as soon as it is known: what still comes is dropped.
-    """
-
-    name = ""  # pynetdicom unlinks this, best effort
-
-    def __init__(self, draft: Draft | None, max_bytes: int) -> None:
-        self._max_bytes, self._received = max_bytes, 0
-        self.draft = draft
-        self.status = None if draft else statuses.BAD_UID
-
-    @property
-    def file(self) -> Incoming:
-        """Where pynetdicom looks for `flush`."""
-        return self
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether not a byte has come."""
-        return self._received == 0
-
-    def flush(self) -> None:
-        """The draft knows when."""
-
-    def write(self, data: bytes) -> None:
-        """Take a fragment."""
-        self._received += len(data)
-        if self.draft is None:
-            return
-        try:
-            if self._received > self._max_bytes:
-                self._refuse(statuses.TOO_LARGE)
-            else:
-                self.draft.write(data)
-        except NoRoomError:
-            self._refuse(statuses.OUT_OF_RESOURCES)
-        except OSError:
-            self._refuse(statuses.FILE_FAILED)
-
-    def close(self) -> None:
-        """Nothing temporary is left; what was kept stays."""
-        if self.draft is not None:
-            self.draft.discard()
-
-    def _refuse(self, status: int) -> None:
-        self.close()
-        self.draft, self.status = None, status
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -134,95 +75,41 @@ class WakingQueue(queue.Queue[Any]):
         return item
 
 
-class Reception(DIMSEServiceProvider):
-    """Gathers messages; the data set of a C-STORE goes to the spool meanwhile.
+class BoundedSocket(AssociationSocket):
+    """Reads PDUs of bounded size in bounded time, and not faster than they are dealt with.
 
-    Attributes
-    ----------
-    stirred : threading.Event
-        Set when the association's thread has something to look at.
+    What pynetdicom's thread reads while an association is established, it deals with here
+    (see `Reception`); all other PDUs go to pynetdicom's state machine.
     """
 
-    def __init__(self, association: Association, spool: Spool, max_instance_bytes: int) -> None:
-        super().__init__(association)
-        self._spool, self._max_bytes = spool, max_instance_bytes
-        self._loose = 0
-        self._has_command = False
-        self._incoming: Incoming | None = None
-        self.stirred = threading.Event()
-
-    def get_msg(self, block: bool = False) -> Any:
-        """The next message, or (None, None) after a while without, or when stirred by another."""
-        if self.msg_queue.empty():
-            self.stirred.wait(TICK_SECONDS)
-        self.stirred.clear()  # before the look: what is put after it sets it again
-        return super().get_msg(block)
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take one P-DATA; a message that is none ends the association."""
-        try:
-            for context_id, data in primitive.presentation_data_value_list:
-                self._take(context_id, data)
-        except Exception as error:  # noqa: BLE001  # a peer's bytes break parsers
-            log.warning("event=aborted why=message kind=%s", type(error).__name__)
-            self.dul.event_queue.put(INVALID_PDU)
-
-    def abandon(self) -> None:
-        """The connection has ended: drop what was under way or not yet looked at."""
-        if self._incoming is not None:
-            self._incoming.close()
-        while not self.msg_queue.empty():
-            _, message = self.msg_queue.get_nowait()
-            if (incoming := getattr(message, "_dataset_file", None)) is not None:
-                incoming.close()
-
-    def _take(self, context_id: int, data: bytes) -> None:
-        is_command, is_last = bool(data[0] & 1), bool(data[0] & 2)  # PS3.8 E.2
-        if is_command is self._has_command:
-            raise ValueError("a data set before its command, or two commands in one message")
-        if not is_command and isinstance(self.message, C_STORE_RQ):
-            if self._incoming is None:
-                self._incoming = self._begin(self.message, context_id)
-                self.message._data_set_file = self._incoming  # type: ignore[assignment]
-        else:
-            self._loose += len(data)
-            if self._loose > MAX_LOOSE_BYTES:
-                raise ValueError("a command set or data set without end")
-        if is_command and is_last:
-            self._has_command = True
-        part = P_DATA()
-        part.presentation_data_value_list = [[context_id, data]]  # type: ignore[list-item]
-        super().receive_primitive(part)
-        if self.message is None:  # complete, and on its way to the handler
-            self._has_command, self._loose, self._incoming = False, 0, None
-
-    def _begin(self, message: C_STORE_RQ, context_id: int) -> Incoming:
-        context = self.assoc._accepted_cx[context_id]
-        transfer_syntax = str(context.transfer_syntax[0])
-        command: Any = message.command_set
-        sop_class_uid = str(command.get("AffectedSOPClassUID", ""))
-        sop_instance_uid = str(command.get("AffectedSOPInstanceUID", ""))
-        if not UID_FORM.fullmatch(sop_instance_uid) or not UID_FORM.fullmatch(sop_class_uid):
-            return Incoming(None, self._max_bytes)
-        meta = create_file_meta(
-            sop_class_uid=UID(sop_class_uid),
-            sop_instance_uid=UID(sop_instance_uid),
-            transfer_syntax=UID(transfer_syntax),
-        )
-        head = b"\0" * 128 + b"DICM" + encode_file_meta(meta)
-        return Incoming(
-            Draft(self._spool, sop_instance_uid, head, transfer_syntax), self._max_bytes
-        )
-
-
-class BoundedSocket(AssociationSocket):
-    """Reads PDUs of bounded size in bounded time, and not faster than they are dealt with."""
-
     limit = MIN_PDU_LIMIT
+    reception: Reception
 
     def __init__(self, association: Association, client_socket: socket.socket) -> None:
         super().__init__(association, client_socket=client_socket)
         self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._unread = b""  # a PDU's head that was looked at
+        self._buffer = bytearray()
+        self._flags = 0
+        self._for_wake, self._for_both = select.poll(), select.poll()
+        for poller in (self._for_wake, self._for_both):
+            poller.register(self._woken, select.POLLIN)
+        self._for_both.register(client_socket, select.POLLIN)
+
+    def trust_more(self) -> None:
+        """The association is accepted: a PDU may take longer, and is read in one call.
+
+        The kernel then gathers it, as far as there is no TLS: each piece that Python fetches makes
+        the threads of all associations take turns.
+        """
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket.settimeout(PDU_SECONDS)
+        elif self.socket is not None:
+            self.socket.settimeout(None)
+            limit = struct.pack("ll", int(PDU_SECONDS), 0)  # struct timeval
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.socket.setsockopt(socket.SOL_SOCKET, option, limit)
+            self._flags = socket.MSG_WAITALL
 
     def wake(self) -> None:
         """From another thread: there is something to send, or room to read on."""
@@ -234,29 +121,21 @@ class BoundedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether to read on. Here pynetdicom's thread waits, for the peer or for `wake`.
+        """Whether there is a PDU for the state machine. Here pynetdicom's thread waits.
 
         Not while a complete message waits to be dealt with: TCP then slows the peer.
         """
-        if self.socket is None or not self._is_connected or not self.event_queue.empty():
-            return False
-        if self.socket.fileno() < 0:  # closed by the association's thread
-            self.event_queue.put(CONNECTION_CLOSED)
-            return False
-        poller = select.poll()
-        poller.register(self._woken, select.POLLIN)
-        if self.assoc.dimse.msg_queue.empty():
-            if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
-                return True
-            poller.register(self.socket, select.POLLIN)
-        descriptors = {descriptor for descriptor, _ in poller.poll(TICK_SECONDS * 1000)}
-        if self._woken in descriptors:
-            descriptors.remove(self._woken)
-            os.eventfd_read(self._woken)
-            # Else the loop would sleep before it looks there.
-            if self.assoc.dul._process_recv_primitive():
+        while self.event_queue.empty() and not self.assoc.dul._kill_thread:
+            if self.socket is None or not self._is_connected:
                 return False
-        return bool(descriptors)
+            if self.socket.fileno() < 0:  # closed by the association's thread
+                self.event_queue.put(CONNECTION_CLOSED)
+                return False
+            if not self._wait():
+                return False
+            if self.assoc.dul.state_machine.current_state != ESTABLISHED or not self._take_pdu():
+                return self.event_queue.empty()
+        return False
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read that many bytes, or fewer where the connection ends.
@@ -266,24 +145,93 @@ class BoundedSocket(AssociationSocket):
         OSError
             Too many for a PDU, too slow, or broken; pynetdicom ends the association.
         """
-        if nr_bytes > self.limit:
-            log.warning("event=aborted why=pdu bytes=%d limit=%d", nr_bytes, self.limit)
+        if self._unread:  # pynetdicom reads a head first, of as many bytes
+            head, self._unread = bytearray(self._unread), b""
+            return head
+        self._require_bounded(nr_bytes)
+        buffer = bytearray(nr_bytes)
+        with memoryview(buffer) as view:
+            count = self._fill(view)
+        del buffer[count:]
+        return buffer
+
+    def _wait(self) -> bool:
+        """Until there is something to read; False when there is something else to do."""
+        poller = self._for_wake
+        if self.assoc.dimse.msg_queue.empty():
+            if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+                return True
+            poller = self._for_both
+        descriptors = {descriptor for descriptor, _ in poller.poll(TICK_SECONDS * 1000)}
+        if self._woken in descriptors:
+            descriptors.remove(self._woken)
+            os.eventfd_read(self._woken)
+            # Else the loop would sleep before it looks there.
+            if self.assoc.dul._process_recv_primitive():
+                return False
+        return bool(descriptors)
+
+    def _take_pdu(self) -> bool:
+        """Deal with a P-DATA-TF PDU (PS3.8 9.3.5); False where there was none, or trouble."""
+        try:
+            head = self.recv(PDU_HEAD.size)
+            if len(head) < PDU_HEAD.size:
+                self.event_queue.put(CONNECTION_CLOSED)
+                return False
+            kind, size = PDU_HEAD.unpack(head)
+            if kind != P_DATA_TF:
+                self._unread = bytes(head)
+                return False
+            self._require_bounded(size)
+            if len(self._buffer) < size:
+                self._buffer = bytearray(size)
+            with memoryview(self._buffer)[:size] as view:
+                if self._fill(view) < size:
+                    self.event_queue.put(CONNECTION_CLOSED)
+                    return False
+                self._take_values(view)
+        except OSError:
+            self.event_queue.put(CONNECTION_CLOSED)
+            return False
+        except Exception as error:  # noqa: BLE001  # a peer's bytes break parsers
+            log.warning("event=aborted why=message kind=%s", type(error).__name__)
+            self.event_queue.put(INVALID_PDU)
+            return False
+        self.assoc.dul._idle_timer.restart()
+        return True
+
+    def _take_values(self, view: memoryview) -> None:
+        at = 0
+        while at < len(view):
+            size, context_id, control = PDV_HEAD.unpack_from(view, at)
+            end = at + 4 + size  # the length counts what follows it
+            if size < 2 or end > len(view):
+                raise ValueError("a data value beyond its PDU")
+            with view[at + PDV_HEAD.size : end] as fragment:
+                answer = self.reception.take(context_id, control, fragment)
+            if answer is not None:
+                self.send(answer)
+            at = end
+
+    def _require_bounded(self, size: int) -> None:
+        if size > self.limit:
+            log.warning("event=aborted why=pdu bytes=%d limit=%d", size, self.limit)
             self.event_queue.put(INVALID_PDU)
             raise OSError("PDU beyond the limit")
+
+    def _fill(self, view: memoryview) -> int:
+        """Read until it is full or the connection ends; how many bytes."""
         assert self.socket is not None
         deadline = time.monotonic() + (self.socket.gettimeout() or PDU_SECONDS)
-        buffer = bytearray(nr_bytes)
-        view, at = memoryview(buffer), 0
-        while at < nr_bytes:
-            count = self.socket.recv_into(view[at:])
+        at = 0
+        while at < len(view):
+            count = self.socket.recv_into(view[at:], 0, self._flags)
             if not count:
                 break
             at += count
-            if at < nr_bytes and time.monotonic() > deadline:
+            if at < len(view) and time.monotonic() > deadline:
                 raise TimeoutError("a PDU took too long")
-        view.release()
-        del buffer[at:]
-        return buffer
+        return at
 
 
 class Connection(RequestHandler):
@@ -300,7 +248,7 @@ class Connection(RequestHandler):
                 self.request = self._handshake(self.server.tls)
             admitted = self._admit()
             association = admitted[0]
-            association.bind(evt.EVT_ACCEPTED, _trust_more)
+            association.bind(evt.EVT_ACCEPTED, lambda _: admitted[2].trust_more())
             if slot is None:
                 association.bind(evt.EVT_REQUESTED, _reject)
             association.start()
@@ -327,9 +275,12 @@ class Connection(RequestHandler):
 
     def _admit(self) -> tuple[Association, Reception, BoundedSocket]:
         association = super()._create_association()
-        reception = Reception(association, self.server.spool, self.server.max_instance_bytes)
+        reception = Reception(
+            association, self.server.spool, self.server.journal, self.server.max_instance_bytes
+        )
         association.dul.event_queue.get_nowait()  # "connected": the next line says it again
         bounded = BoundedSocket(association, self.request)
+        bounded.reception = reception
         bounded.limit = max(self.ae.maximum_pdu_size, MIN_PDU_LIMIT)
         reception.msg_queue = WakingQueue(reception.stirred.set, bounded.wake)
         association.dul.to_user_queue = WakingQueue(reception.stirred.set)
@@ -350,12 +301,6 @@ def _end(association: Association, reception: Reception, bounded: BoundedSocket)
         bounded.forget_wakes()
 
 
-def _trust_more(event: evt.Event) -> None:
-    bounded = event.assoc.dul.socket
-    if bounded is not None and bounded.socket is not None:
-        bounded.socket.settimeout(PDU_SECONDS)
-
-
 def _reject(event: evt.Event) -> None:
     log.warning("event=refused why=associations address=%s", event.assoc.requestor.address)
     event.assoc.acse.send_reject(*LOCAL_LIMIT_EXCEEDED)
@@ -372,6 +317,7 @@ class ListenerServer(ThreadedAssociationServer):
     listening: socket.socket
     tls: ssl.SSLContext | None
     spool: Spool
+    journal: JournalWriter
     max_instance_bytes: int
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     slots: Slots

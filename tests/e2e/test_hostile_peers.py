@@ -162,12 +162,24 @@ def test_storage_of_other_things_than_images_is_taken(listener: Listener, sop_cl
         "1.2.840.10008.5.1.4.1.2.2.1",  # Study Root Query
         "1.2.840.10008.5.1.4.1.2.2.2",  # Study Root Move
         "1.2.840.10008.5.1.1.9",  # Basic Grayscale Print
+        "1.2.840.10008.5.1.4.31",  # Modality Worklist
+        "1.2.840.10008.1.20.1",  # Storage Commitment
+        "1.2.840.10008.5.1.4.34.6.1",  # Unified Procedure Step
     ],
 )
 def test_other_services_are_not_offered(listener: Listener, sop_class: str) -> None:
     with RawPeer(listener.port) as peer:
         assert peer.associate(sop_class) == 3  # abstract syntax not supported
         assert peer.store("1.9.9", body(), sop_class_uid=sop_class) is None
+
+
+def test_an_instance_is_not_taken_where_verification_was_agreed_on(listener: Listener) -> None:
+    rows = listener.rows()
+    with RawPeer(listener.port) as peer:
+        assert peer.associate("1.2.840.10008.1.1") == 0
+        assert peer.store("1.9.20", body()) == 0x0122  # SOP class not supported
+
+    assert listener.rows() == rows
 
 
 def test_a_deflate_bomb_is_kept_small(listener: Listener) -> None:
