@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,6 @@ from app.quiet import silence_libraries
 
 if TYPE_CHECKING:
     from pynetdicom import AE
-    from pynetdicom.events import Event
 
     from app.intake.wire import ListenerServer
 
@@ -40,29 +38,7 @@ ACSE_SECONDS = 5.0  # a peer that connects and says nothing holds a slot this lo
 DIMSE_SECONDS = 30.0
 IDLE_SECONDS = 60.0  # an association without traffic is aborted
 MAX_DESCRIPTORS = 4096
-MAX_REMEMBERED_UIDS = 4096
-NEVER_OFFERED = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query
 GRACE_SECONDS = 2.0  # a stop lets running associations end for this long
-
-# What pydicom and the decoders that we depend on can read. Any other is taken too, where a peer
-# proposes nothing else: kept is better than refused.
-READABLE_SYNTAXES = frozenset(
-    {
-        "1.2.840.10008.1.2",  # implicit VR little endian
-        "1.2.840.10008.1.2.1",  # explicit VR little endian
-        "1.2.840.10008.1.2.1.99",  # deflated
-        "1.2.840.10008.1.2.2",  # explicit VR big endian
-        "1.2.840.10008.1.2.4.50",  # JPEG baseline
-        "1.2.840.10008.1.2.4.51",  # JPEG extended
-        "1.2.840.10008.1.2.4.57",  # JPEG lossless
-        "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
-        "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
-        "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
-        "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-        "1.2.840.10008.1.2.4.91",  # JPEG 2000
-        "1.2.840.10008.1.2.5",  # RLE
-    }
-)
 
 log = logging.getLogger("radloop.intake")
 
@@ -108,42 +84,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def choose_contexts(event: Event) -> None:
-    """Put what we can read first: of each context pynetdicom takes the first syntax named.
-
-    Among those that can be read the peer's order stands (PS3.8 9.3.2 leaves it to us).
-    """
-    request: Any = event.assoc.requestor.primitive
-    contexts = [
-        context
-        for context in request.presentation_context_definition_list
-        if context.abstract_syntax and context.transfer_syntax  # pynetdicom would stumble
-    ]
-    for context in contexts:
-        if context.transfer_syntax[0] not in READABLE_SYNTAXES:
-            context.transfer_syntax = sorted(
-                context.transfer_syntax, key=lambda syntax: syntax not in READABLE_SYNTAXES
-            )
-        if not is_offered(context.abstract_syntax):
-            # pynetdicom takes some services for unknown storage classes, this one for none. The
-            # answer names the context by its id alone (PS3.8 9.3.3.2).
-            context.abstract_syntax = NEVER_OFFERED
-    request.presentation_context_definition_list = contexts
-
-
-@lru_cache(MAX_REMEMBERED_UIDS)
-def is_offered(abstract_syntax: str) -> bool:
-    """Whether it is verification, storage, or unknown to pynetdicom and so taken for storage."""
-    from pynetdicom import service_class
-    from pynetdicom.sop_class import uid_to_service_class
-
-    return uid_to_service_class(abstract_syntax) in (
-        service_class.VerificationServiceClass,
-        service_class.StorageServiceClass,
-        service_class.ServiceClass,
-    )
-
-
 def _server_class(
     config: ListenerConfig,
     listening: socket.socket,
@@ -170,18 +110,11 @@ def _server_class(
 
 
 def _application_entity(config: ListenerConfig) -> AE:
-    from pydicom import config as pydicom_config
-    from pynetdicom import AE, _config, pdu_items, presentation
+    from pynetdicom import AE, _config
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-    from pynetdicom.utils import set_uid
 
     _config.UNRESTRICTED_STORAGE_SERVICE = True  # every storage class, private ones too
     _config.LOG_HANDLER_LEVEL = "none"  # 8 % of the time went into formatting log lines
-    # A peer proposes up to 128 contexts, and pynetdicom makes and checks each of their UIDs many
-    # times: most of what an association costs. pynetdicom's own check stays, pydicom's goes.
-    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-    for module in (pdu_items, presentation):
-        module.set_uid = lru_cache(MAX_REMEMBERED_UIDS)(set_uid)  # type: ignore[attr-defined]
     entity = AE(ae_title=config.ae_title)
     entity.add_supported_context(Verification)
     entity.maximum_associations = 1 << 16  # `Slots` counts
@@ -213,7 +146,7 @@ def run_listener(
     """
     from pynetdicom import evt
 
-    from app.intake import wire
+    from app.intake import negotiation, wire
 
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     silence_libraries()
@@ -224,10 +157,11 @@ def run_listener(
     spool.sweep_own()
     journal = JournalWriter(spool.journal_file)
     slots = Slots(table, row, config.max_associations, config.max_associations_per_peer)
+    negotiation.remember_uids()
     entity = _application_entity(config)
     server = entity.make_server(
         ("", 0),
-        evt_handlers=[(evt.EVT_REQUESTED, choose_contexts)],
+        evt_handlers=[(evt.EVT_REQUESTED, negotiation.choose_contexts)],
         server_class=_server_class(config, listening, spool, journal, slots),
         request_handler=wire.Connection,
     )
