@@ -45,7 +45,7 @@ def run_worker(factory: JobFactory, connection: Connection) -> None:
     while True:
         try:
             request = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # reset, where the parent was killed with something unread
             return
         if request is None:
             return
