@@ -26,6 +26,7 @@ from app.intake.journal import JournalWriter
 from app.intake.slots import Slots
 from app.intake.spool import Spool
 from app.intake.tls import listener_context
+from app.intake.turned_away import Door, note_rejected
 from app.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _server_class(
     spool: Spool,
     journal: JournalWriter,
     slots: Slots,
+    door: Door,
 ) -> type[ListenerServer]:
     """`wire.ListenerServer` with what it needs; pynetdicom makes the instance."""
     from app.intake import wire
@@ -104,7 +106,7 @@ def _server_class(
         networks = allowed
         connections = threading.Semaphore(most)
 
-    Server.listening, Server.slots = listening, slots
+    Server.listening, Server.slots, Server.door = listening, slots, door
     Server.spool, Server.journal = spool, journal
     return Server
 
@@ -157,12 +159,16 @@ def run_listener(
     spool.sweep_own()
     journal = JournalWriter(spool.journal_file)
     slots = Slots(table, row, config.max_associations, config.max_associations_per_peer)
+    door = Door(config.spool)
     negotiation.remember_uids()
     entity = _application_entity(config)
     server = entity.make_server(
         ("", 0),
-        evt_handlers=[(evt.EVT_REQUESTED, negotiation.choose_contexts)],
-        server_class=_server_class(config, listening, spool, journal, slots),
+        evt_handlers=[
+            (evt.EVT_REQUESTED, negotiation.choose_contexts),
+            (evt.EVT_REJECTED, note_rejected, [door]),
+        ],
+        server_class=_server_class(config, listening, spool, journal, slots, door),
         request_handler=wire.Connection,
     )
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)
@@ -179,5 +185,6 @@ def run_listener(
     for association in server.active_associations:
         if association.is_established:
             association.abort()
+    door.close()
     journal.close()
     os._exit(0)  # peers that never said anything have threads that would be waited for

@@ -35,6 +35,7 @@ from app.intake.journal import JournalWriter
 from app.intake.reception import TICK_SECONDS, Reception
 from app.intake.slots import Slots
 from app.intake.spool import Spool
+from app.intake.turned_away import Door
 
 PDU_SECONDS = 30.0  # from the first byte of a PDU to its last
 FIRST_PDU_SECONDS = 5.0  # the same while the association is not accepted
@@ -250,13 +251,15 @@ class Connection(RequestHandler):
             association = admitted[0]
             association.bind(evt.EVT_ACCEPTED, lambda _: admitted[2].trust_more())
             if slot is None:
-                association.bind(evt.EVT_REQUESTED, _reject)
+                association.bind(evt.EVT_REQUESTED, _reject, [self.server.door])
             association.start()
             association.join()
         except (OSError, ValueError) as error:
             # `reason` is OpenSSL's name for it: what an administrator searches for.
             why = getattr(error, "reason", None) or type(error).__name__
             log.warning("event=refused why=tls reason=%s address=%s", why, self.client_address[0])
+            if admitted is None:
+                self.server.door.turned_away("tls", self.client_address[0])
         finally:
             if admitted is not None:
                 _end(*admitted)
@@ -301,8 +304,10 @@ def _end(association: Association, reception: Reception, bounded: BoundedSocket)
         bounded.forget_wakes()
 
 
-def _reject(event: evt.Event) -> None:
-    log.warning("event=refused why=associations address=%s", event.assoc.requestor.address)
+def _reject(event: evt.Event, door: Door) -> None:
+    address = str(event.assoc.requestor.address)
+    log.warning("event=refused why=associations address=%s", address)
+    door.turned_away("associations", address)
     event.assoc.acse.send_reject(*LOCAL_LIMIT_EXCEEDED)
     event.assoc.kill()
 
@@ -321,6 +326,7 @@ class ListenerServer(ThreadedAssociationServer):
     max_instance_bytes: int
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     slots: Slots
+    door: Door
     connections: threading.Semaphore
 
     def server_bind(self) -> None:
@@ -349,9 +355,11 @@ class ListenerServer(ThreadedAssociationServer):
         address = ipaddress.ip_address(client_address[0])
         if self.networks and not any(address in network for network in self.networks):
             log.warning("event=refused why=address address=%s", address)
+            self.door.turned_away("address", str(address))
             return False
         if not self.connections.acquire(blocking=False):
             log.warning("event=refused why=connections address=%s", address)
+            self.door.turned_away("connections", str(address))
             return False
         return True
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -32,6 +33,7 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
+from app.intake.turned_away import TurnedAway, take
 from tests.app.conftest import Listener, until
 from tests.app.instances import STUDY, encoded, instance, write
 
@@ -303,6 +305,30 @@ def test_only_listed_addresses_may_connect(
     listener = start_listener(allowed_addresses=(network,))
 
     assert (echo(listener.port) == 0x0000) is welcome
+
+
+@pytest.mark.parametrize(
+    ("rules", "noted"),
+    [
+        ({"allowed_calling_aets": ("PACS",)}, ("aet", "127.0.0.1", "STRANGER")),
+        ({"allowed_addresses": ("10.0.0.0/8",)}, ("address", "127.0.0.1", "")),
+        ({"max_associations_per_peer": 0}, ("associations", "127.0.0.1", "")),
+    ],
+)
+def test_who_is_turned_away_is_noted_for_the_audit_trail(
+    start_listener: Start, rules: dict[str, Any], noted: tuple[str, str, str]
+) -> None:
+    listener = start_listener(**rules)
+    told: list[TurnedAway] = []
+
+    assert not associate(listener.port, calling="STRANGER").is_established
+
+    def is_told() -> bool:
+        take(listener.spool.root, told.extend)
+        return bool(told)
+
+    until(is_told)
+    assert [(peer.why, peer.address, peer.aet) for peer in told] == [noted]
 
 
 def kill_while_it_receives(
