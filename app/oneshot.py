@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +72,20 @@ def analyse_folder(
         A bundle can't be found, or a card is wrong.
     """
     _check_study(study_dir)
-    _prepare(output, study_dir)
-    progress("models")
-    from app.graph import analyse, load_models
-    from operators.evidence.result import write_result
+    with _prepared(output, study_dir):
+        progress("models")
+        from app.graph import analyse, load_models
+        from operators.evidence.result import write_result
 
-    job = analyse(
-        study_dir,
-        output,
-        recorded_at(output),
-        models=load_models(champions),
-        bundle=bundle,
-        progress=progress,
-    )
-    return write_result(job)
+        job = analyse(
+            study_dir,
+            output,
+            recorded_at(output),
+            models=load_models(champions),
+            bundle=bundle,
+            progress=progress,
+        )
+        return write_result(job)
 
 
 def segment_folder(
@@ -126,20 +127,20 @@ def segment_folder(
         The bundle, the series or the slice can't be told, or the box does not fit.
     """
     _check_study(study_dir)
-    _prepare(output, study_dir)
-    progress("models")
-    from app.graph import Asked, load_models, segment
-    from operators.evidence.result import write_result
+    with _prepared(output, study_dir):
+        progress("models")
+        from app.graph import Asked, load_models, segment
+        from operators.evidence.result import write_result
 
-    job = segment(
-        study_dir,
-        output,
-        recorded_at(output),
-        models=load_models(),
-        asked=Asked(bundle, series_uid, prompt),
-        progress=progress,
-    )
-    return write_result(job)
+        job = segment(
+            study_dir,
+            output,
+            recorded_at(output),
+            models=load_models(),
+            asked=Asked(bundle, series_uid, prompt),
+            progress=progress,
+        )
+        return write_result(job)
 
 
 def recorded_at(output: Path) -> str:
@@ -162,8 +163,31 @@ def _check_study(study_dir: Path) -> None:
         raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
 
 
+def not_there(output: Path) -> tuple[Path, ...]:
+    """What making a folder would make: itself and its parents, the deepest first."""
+    return tuple(folder for folder in (output, *output.parents) if not folder.exists())
+
+
+def remove_empty(made: Sequence[Path]) -> None:
+    """Take folders away again, as far as nothing is in them; the deepest comes first."""
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _prepared(output: Path, study_dir: Path) -> Iterator[None]:
+    """Make the folder and try it, before minutes of work; a refusal leaves none behind."""
+    made = not_there(output)
+    try:
+        _prepare(output, study_dir)
+        yield
+    except BaseException:
+        remove_empty(made)
+        raise
+
+
 def _prepare(output: Path, study_dir: Path) -> None:
-    """Make the folder and try it, before minutes of work."""
     if output.resolve().is_relative_to(study_dir.resolve()):
         raise OutputUnusable(output, "it lies in the folder of the study, which is read whole")
     try:

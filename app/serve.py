@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.desk import open_desk
 from app.delivery.destination import DeliveryRefusal, Destination
+from app.delivery.states import ShownStates, Shows
 from app.intake import journal
 from app.intake.feed import OrthancFeed
 from app.intake.ledger import UNFINISHED, Ledger, State, StudyVersion
@@ -138,6 +139,9 @@ class Service:
         self._host = Host(
             settings, factory=factory, destinations=destinations, slot=SLOT, desk=self._desk
         )
+        self._states = ShownStates(
+            settings.spool, [d for d in destinations if isinstance(d, Shows)]
+        )
         self._feed: OrthancFeed | None = None
         self._stop_at: float | None = None
 
@@ -166,6 +170,7 @@ class Service:
                 self._hand_back(handed_back)
             if self._desk is not None:
                 self._desk.stop()
+            self._states.stop()
             for number, handler in previous.items():
                 signal.signal(number, handler)
             self._watch.stopped()
@@ -212,6 +217,8 @@ class Service:
             self._stop_given_up()
             self._dispatch()
             self._hear_workflows()
+            for line in self._watch.tend(self._ledger):
+                self._say(line)
         except (OSError, sqlite3.Error, SQLAlchemyError, TelemetryRefusal) as error:
             why = type(error).__name__ if isinstance(error, SQLAlchemyError) else error
             self._say(f"trouble with spool, journal or database, trying again: {why}")
@@ -221,6 +228,7 @@ class Service:
         for study in changes:
             subject = f"study {study.study_uid} v{study.version}" if study.study_uid else "instance"
             self._say(f"{subject}: {study.state}" + (f": {study.reason}" if study.reason else ""))
+            self._states.want([study])
             self._watch.saw(study, self._ledger)
             if study.state in SETTLED and study.study_uid:
                 remove_manifest(self._spool, study.name)
@@ -289,6 +297,8 @@ class Service:
                 trial = study.trial + 1
                 self._tell([self._ledger.move(study, State.READY, BEGUN_ANEW, trial=trial)])
         self._host.end(foreign)
+        # A crash may have come between a state and what is shown of it.
+        self._states.want({s.study_uid: s for s in sorted(self._ledger.all(), key=_age)}.values())
 
     def _hand_back(self, name: str) -> None:
         for study in self._ledger.in_state(State.RUNNING):
@@ -327,6 +337,7 @@ class Service:
                     wanted.deliver,
                     wanted.routed,
                     wanted.priority,
+                    status=wanted.status,
                 )
             )
 
@@ -368,6 +379,10 @@ class Service:
             time.sleep(TURN_SECONDS)
         time.sleep(TURN_SECONDS)  # for the step that has just got its answer
         self._hear_workflows()
+
+
+def _age(study: StudyVersion) -> int:
+    return study.generation
 
 
 def _listener_config(settings: Settings) -> ListenerConfig:

@@ -31,6 +31,7 @@ def run(
 
     Example: radloop run /media/cd/DICOM -o results
     """
+    from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, analyse_folder
     from app.settings import load_settings
@@ -38,7 +39,7 @@ def run(
 
     champions = load_settings().state_dir / CHAMPIONS
     try:
-        with graph_progress(quiet=as_json) as progress:
+        with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = analyse_folder(
                 study_dir, output, bundle=bundle, champions=champions, progress=progress
             )

@@ -60,6 +60,7 @@ def segment(
 
     Example: radloop segment DICOM --box 61,48,103,92 --slice 31 --label "Left kidney" -o results
     """
+    from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, segment_folder
     from operators.models.medsam.request import DEFAULT_LABEL, BoxPrompt, parse_box
@@ -68,7 +69,7 @@ def segment(
         image.strip(), parse_box(box), DEFAULT_LABEL if label is None else label.strip()
     )
     try:
-        with graph_progress(quiet=as_json) as progress:
+        with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = segment_folder(
                 study_dir, output, prompt, bundle=BUNDLE, series_uid=series, progress=progress
             )

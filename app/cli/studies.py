@@ -110,17 +110,33 @@ def release(
     study: Annotated[str, STUDY],
     keep: Annotated[
         str, typer.Option(help="Beginning of the sha256 of the right content.", show_default=False)
-    ],
+    ] = "",
+    newer: Annotated[
+        bool, typer.Option("--newer", help="The patient was corrected: what came last is right.")
+    ] = False,
+    older: Annotated[
+        bool, typer.Option("--older", help="Sent under a wrong patient: what came first is right.")
+    ] = False,
 ) -> None:
-    """Let a study go on of which one SOP Instance UID came with two contents.
+    """Let a study go on of which SOP Instance UIDs came with two contents.
 
-    The content that you keep is analysed; the other stays in the spool, unused.
+    --keep: for one UID. --newer, --older: for all at once, where they differ only in who
+    the patient is. The content that you keep is analysed; the other stays in the spool, unused.
 
     Example: radloop studies release 1.2.840.113619.2.1 --keep 3fa9c1
     """
     from app.workflow import triage
 
-    _change(study, lambda ledger, found: triage.release(ledger, found, keep))
+    if [bool(keep), newer, older].count(True) != 1:
+        raise typer.BadParameter("give one of --keep DIGEST, --newer, --older")
+
+    def decide(ledger: Any, found: StudyVersion) -> StudyVersion:
+        if keep:
+            return triage.release(ledger, found, keep)
+        confirmed = _confirmed(found.study_uid)
+        return triage.release_identity(ledger, found, newer=newer, confirmed=confirmed)
+
+    _change(study, decide)
 
 
 def discard(study: Annotated[str, STUDY]) -> None:
@@ -147,6 +163,18 @@ def _change(asked: str, change: Any) -> None:
     with opened(load_settings().spool) as ledger:
         now = change(ledger, find(ledger, asked))
     typer.echo(f"study {now.study_uid} v{now.version}: {now.state}: {now.reason}")
+
+
+def _confirmed(study_uid: str) -> list[str]:
+    from app.settings import load_settings
+    from app.verdicts.record import latest_verdicts, read_verdicts
+
+    given = latest_verdicts(read_verdicts(load_settings().state_dir)).values()
+    return [
+        verdict.sr.sop_instance_uid
+        for verdict in given
+        if verdict.verdict == "confirmed" and verdict.study_instance_uid == study_uid
+    ]
 
 
 def _visible(study: StudyVersion) -> str:

@@ -20,9 +20,13 @@ from app.delivery.destination import (
     ReadBackDiffers,
 )
 from app.delivery.reach import why_not_url
+from app.delivery.states import STATE_MARK
 
 TIMEOUT_SECONDS = 60.0
 SELF_TEST_SECONDS = 5.0
+# User metadata of a study. By its number Orthanc takes it without being configured; an entry
+# "UserMetadata": {"RadloopState": 1025} of its configuration gives it this name.
+STATE_METADATA = 1025
 _LATER = frozenset({408, 425, 429})
 _HINTS = {
     401: "Set orthanc_user and orthanc_password (RADLOOP_ORTHANC_USER, RADLOOP_ORTHANC_PASSWORD).",
@@ -114,6 +118,41 @@ class OrthancDestination:
         if changed is not None:
             raise NotWithdrawn(self.name, changed)
 
+    def show_state(self, study_instance_uid: str, value: str) -> bool:
+        """Write a state into the user metadata of a study; whether the study is there.
+
+        Parameters
+        ----------
+        study_instance_uid : str
+            Which.
+        value : str
+            Begins with `STATE_MARK`: what stands there already is only replaced where it
+            does too.
+
+        Raises
+        ------
+        DestinationUnreachable
+            Try again later.
+        DestinationRefused
+            The user may not, or the number is in use for something else.
+        """
+        found = self._call("post", "tools/lookup", data=study_instance_uid).json()
+        for study in [entry["ID"] for entry in found if entry["Type"] == "Study"]:
+            endpoint = f"studies/{study}/metadata/{STATE_METADATA}"
+            held = self._call("get", endpoint, absent=True)
+            if held is not None and held.text == value:
+                continue
+            if held is not None and not held.text.startswith(STATE_MARK):
+                what = f"user metadata {STATE_METADATA} of a study"
+                hint = "It is in use there for something else, and left as it is."
+                raise DestinationRefused(self.name, "another's value", what, hint)
+            # Where Orthanc checks revisions, it wants to know which one is replaced.
+            tag = held.headers.get("ETag") if held is not None else None
+            headers = {"If-Match": tag} if tag else {}
+            if self._call("put", endpoint, data=value, headers=headers, absent=True) is None:
+                return False  # deleted between the two
+        return bool(found)
+
     def self_test(self) -> str:
         """Version and number of instances."""
         system = self._call("get", "system", seconds=SELF_TEST_SECONDS).json()
@@ -148,7 +187,7 @@ class OrthancDestination:
                 return None
             if status in _LATER or status >= 500:
                 raise DestinationUnreachable(url, f"HTTP {status}") from error
-            what = "a result" if method == "post" else "the request"
+            what = "a result" if endpoint == "instances" else "the request"
             hint = _HINTS.get(status, "Orthanc's log says why.")
             raise DestinationRefused(url, f"HTTP {status}", what, hint) from error
         except exceptions.OrthancApiException as error:

@@ -176,7 +176,7 @@ def running_orthanc(
                 "OverwriteInstances": overwrite,
                 "StableAge": 2,
                 "DicomModalities": {name: list(peer) for name, peer in (modalities or {}).items()},
-                "UserMetadata": {"Verdict": 1024},
+                "UserMetadata": {"Verdict": 1024, "RadloopState": 1025},
                 "Plugins": [str(plugin)] if plugin else [],
                 "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
             },

@@ -3,8 +3,8 @@
 For studies that reach Orthanc by another way than through us, and for what an
 auto-route on its way to us lost. The last sequence number that was dealt with is
 kept in the journal, so that a restart goes on where the last run was. Our own
-results are passed over: whoever starts the feed says which they are. Of one instance
-that came through both doors, the one from the listener counts (`ledger.COUNTS`).
+results are passed over: whoever starts the feed says which they are. One instance that
+came through both doors is one, however Orthanc encoded it (`same`).
 
 Orthanc's `NewInstance` names an instance that it holds; one that is gone again by
 the time we ask is passed over.

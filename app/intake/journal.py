@@ -13,7 +13,7 @@ import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 MAX_BATCH = 256
 
@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS instances (
   study_uid TEXT,                        -- NULL where it could not be read
   version INTEGER,                       -- study version it first belonged to
   ours INTEGER NOT NULL DEFAULT 0,       -- 1: a result of radloop that came back
-  excluded INTEGER NOT NULL DEFAULT 0,   -- a person said: -1 this content is right, 1 another is
+  excluded INTEGER NOT NULL DEFAULT 0,   -- -1, 1: a person said this, another content is right;
+                                         -- 2: decoded, it is one that was there before
+  differs TEXT NOT NULL DEFAULT '',      -- from an earlier content of its UID: identity, or in what
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX IF NOT EXISTS instances_ungrouped ON instances (id) WHERE grouped = 0;
@@ -82,6 +84,12 @@ ALTER TABLE studies ADD COLUMN undelivered TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE studies ADD COLUMN remark TEXT NOT NULL DEFAULT '';
 UPDATE studies SET state = 'ready' WHERE state IN ('running', 'delivering');
 """
+_FROM_2_TO_3 = """
+BEGIN IMMEDIATE;
+ALTER TABLE instances ADD COLUMN differs TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 3;
+COMMIT;
+"""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,8 @@ def prepare(file: Path) -> sqlite3.Connection:
     connection.executescript(_SCHEMA)
     if found == 1:
         connection.executescript(_FROM_1_TO_2)
+    if found in (1, 2):
+        connection.executescript(_FROM_2_TO_3)
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     return connection
 

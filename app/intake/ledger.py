@@ -24,11 +24,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from app.intake import journal
+from app.intake import conflicts, journal
+from app.intake.comparer import Comparer
 from app.intake.peek import Peek, UnreadableError, peek
 from app.intake.spool import Spool
 
 GROUP_BATCH = 200
+PATIENCE_SECONDS = 0.5  # for comparisons in one turn; the rest waits for the next
 
 
 class State(StrEnum):
@@ -50,15 +52,6 @@ UNFINISHED = (State.QUEUED, State.RUNNING, State.DELIVERING)
 PENDING = (State.RECEIVING, State.READY, *UNFINISHED)
 RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
-
-
-# Orthanc encodes some elements anew when it stores or forwards: of one instance that came through
-# both doors, the one that its sender handed to the listener counts.
-COUNTS = (
-    "({0}.source <> 'orthanc' OR NOT EXISTS (SELECT 1 FROM instances x WHERE"
-    " x.sop_instance_uid = {0}.sop_instance_uid AND x.study_uid = {0}.study_uid"
-    " AND x.source <> 'orthanc'))"
-)
 
 
 def generation(version: int, trial: int) -> int:
@@ -146,12 +139,19 @@ class Ledger:
     clock : callable
         Steady seconds, for quiet times: a corrected wall clock must not end or
         prolong them. After a restart every quiet time begins again.
+    patience_s : float
+        How long one turn waits for comparisons of contents, s.
     """
 
     connection: sqlite3.Connection
     spool: Spool
     clock: Callable[[], float] = time.monotonic
+    patience_s: float = PATIENCE_SECONDS
     _last_instance: dict[str, float] = field(default_factory=dict)
+    _comparer: Comparer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._comparer = Comparer(self.patience_s)
 
     @property
     def journal_id(self) -> str:
@@ -191,19 +191,31 @@ class Ledger:
             journal.insert(self.connection, rows)
 
     def group(self) -> list[StudyVersion]:
-        """Find the study of newly received instances; the versions that changed state."""
+        """Find the study of newly received instances; the versions that changed state.
+
+        Stops before an instance whose comparison with an earlier content of its UID takes
+        longer than this turn waits.
+        """
         rows = self.connection.execute(
             "SELECT id, name, sop_instance_uid FROM instances WHERE grouped = 0"
             " ORDER BY id LIMIT ?",
             (GROUP_BATCH,),
         ).fetchall()
         if not rows:
+            self._comparer.rest()
             return []
         changes: list[StudyVersion] = []
         found: list[tuple[int, Peek | None]] = []
+        differs: dict[int, str | None] = {}
+        until = time.monotonic() + self.patience_s
         for row in rows:
             try:
-                found.append((row["id"], peek(self.spool.path(row["name"]))))
+                header = peek(self.spool.path(row["name"]))
+                if not header.ours and not self._compare(row, differs):
+                    break
+                found.append((row["id"], header))
+                if differs and time.monotonic() > until:
+                    break
             except (UnreadableError, FileNotFoundError) as error:
                 # Any other OSError passes: the turn is repeated, and nothing is left out.
                 found.append((row["id"], None))
@@ -216,19 +228,53 @@ class Ledger:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             for row_id, seen in found:
-                changes += self._assign(row_id, seen)
+                changes += self._assign(row_id, seen, differs.get(row_id, ""))
             self.connection.execute("COMMIT")
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
         return changes
 
-    def _assign(self, row_id: int, seen: Peek | None) -> list[StudyVersion]:
+    def _compare(self, row: sqlite3.Row, differs: dict[int, str | None]) -> bool:
+        """Set what an instance is to earlier contents of its UID; False while that is found out.
+
+        `differs` of its row gets None where it is one of them in another encoding.
+        """
+        earlier = self.connection.execute(
+            "SELECT id, name, excluded FROM instances WHERE sop_instance_uid = ? AND ours = 0"
+            " AND excluded < 2 AND id < ? ORDER BY excluded > 0, id",
+            (row["sop_instance_uid"], row["id"]),
+        ).fetchall()
+        first = ""
+        for other in earlier:
+            if differs.get(other["id"], "") is None:
+                continue
+            paths = self.spool.path(other["name"]), self.spool.path(row["name"])
+            answer = self._comparer.ask(*paths)
+            if answer is None:
+                return False
+            if answer.relation == "same":
+                differs[row["id"]] = None
+                return True
+            what = conflicts.IDENTITY if answer.relation == "identity" else answer.why
+            first = first or what
+        if first:
+            differs[row["id"]] = first
+        return True
+
+    def _assign(self, row_id: int, seen: Peek | None, differs: str | None) -> list[StudyVersion]:
         if seen is None:
             self.connection.execute("UPDATE instances SET grouped = 1 WHERE id = ?", (row_id,))
             return []
         latest = self.latest(seen.study_instance_uid)
         changes: list[StudyVersion] = []
+        if differs is None and latest is not None:  # of a study that is known: nothing new
+            self.connection.execute(
+                "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, excluded = 2"
+                " WHERE id = ?",
+                (seen.study_instance_uid, latest.version, row_id),
+            )
+            return []
         if seen.ours:
             if latest is None:
                 latest = self._open(seen.study_instance_uid, 1, State.NOT_APPLICABLE, ONLY_OURS)
@@ -247,8 +293,9 @@ class Ledger:
                 latest = self._open(seen.study_instance_uid, latest.version + 1, State.RECEIVING)
                 changes.append(latest)
         self.connection.execute(
-            "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, ours = ? WHERE id = ?",
-            (seen.study_instance_uid, latest.version, int(seen.ours), row_id),
+            "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, ours = ?, differs = ?"
+            " WHERE id = ?",
+            (seen.study_instance_uid, latest.version, int(seen.ours), differs or "", row_id),
         )
         return changes
 
@@ -280,43 +327,10 @@ class Ledger:
                 continue
             del self._last_instance[study.study_uid]
             recorded_at = time.strftime("%Y%m%d%H%M%S")
-            conflict = self._conflict(study.study_uid)
+            conflict = conflicts.reason(self.connection, study.study_uid)
             state = State.FAILED if conflict else State.READY
             changes.append(self.move(study, state, conflict, recorded_at=recorded_at))
         return changes
-
-    def _conflict(self, study_uid: str) -> str:
-        for uid, digests in self.contents_in_conflict(study_uid).items():
-            return (
-                f"RL-0701: SOP Instance UID {uid} came with two contents (sha256 "
-                f"{digests[0][:12]}… and {digests[1][:12]}…); both are kept. Say which is right: "
-                f"`radloop studies release {study_uid} --keep DIGEST`, or correct it at the "
-                "sender and send the study under new UIDs."
-            )
-        return ""
-
-    def contents_in_conflict(self, study_uid: str) -> dict[str, list[str]]:
-        """SOP Instance UID → its digests, where there are several that count."""
-        rows = self.connection.execute(
-            "SELECT DISTINCT o.sop_instance_uid AS uid, o.digest AS digest FROM instances s"
-            " JOIN instances o ON o.sop_instance_uid = s.sop_instance_uid"
-            " WHERE s.study_uid = ? AND s.ours = 0 AND o.ours = 0"
-            f" AND s.excluded = 0 AND o.excluded <= 0 AND {COUNTS.format('s')}"
-            f" AND {COUNTS.format('o')} ORDER BY uid, o.id",
-            (study_uid,),
-        )
-        digests: dict[str, list[str]] = {}
-        for row in rows:
-            digests.setdefault(row["uid"], []).append(row["digest"])
-        return {uid: found for uid, found in digests.items() if len(found) > 1}
-
-    def exclude(self, study_uid: str, sop_instance_uid: str, all_but: str) -> None:
-        """Of the contents of a UID only one counts in this study; the others stay kept."""
-        self.connection.execute(
-            "UPDATE instances SET excluded = CASE WHEN digest = ? THEN -1 ELSE 1 END"
-            " WHERE sop_instance_uid = ? AND study_uid = ?",
-            (all_but, sop_instance_uid, study_uid),
-        )
 
     def inputs(self, study: StudyVersion) -> list[str]:
         """Names in the spool of all instances of a version, in order of arrival; not ours."""
@@ -326,8 +340,7 @@ class Ledger:
         """All instances of a version that count, in order of arrival; not ours."""
         rows = self.connection.execute(
             "SELECT name, calling_aet, called_aet, source, sop_class_uid FROM instances"
-            f" WHERE study_uid = ? AND version <= ? AND ours = 0 AND excluded <= 0"
-            f" AND {COUNTS.format('instances')} ORDER BY id",
+            " WHERE study_uid = ? AND version <= ? AND ours = 0 AND excluded <= 0 ORDER BY id",
             (study.study_uid, study.version),
         )
         return [Arrival(*row) for row in rows]

@@ -203,6 +203,9 @@ class Route(_Table):
     deliver : tuple of str or None
         Keys of destinations; None: all that are configured; empty: results stay in the
         output folder.
+    status_sr : bool
+        Whether those destinations get a one-line SR while there is no result: pending,
+        failed or not applicable.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
@@ -213,6 +216,7 @@ class Route(_Table):
     quiet_seconds: float | None = Field(default=None, gt=0, le=86400)
     priority: Annotated[Priority, Field(strict=False)] = Priority.ROUTINE
     deliver: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
+    status_sr: bool = False
 
     @field_validator("bundles", mode="before")
     @classmethod

@@ -64,6 +64,8 @@ class Run:
         Whether the card's body part is still asked.
     destinations : tuple of str
         Keys; where what this run writes goes.
+    status_sr : bool
+        Whether they get a status SR while there is no result.
     """
 
     bundle: str
@@ -71,6 +73,7 @@ class Run:
     route: str
     ask_body_part: bool
     destinations: tuple[str, ...]
+    status_sr: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ class Plan:
     def destinations(self) -> tuple[str, ...]:
         """Every destination that one of the runs names."""
         return tuple(sorted({key for run in self.runs for key in run.destinations}))
+
+    @property
+    def status_destinations(self) -> tuple[str, ...]:
+        """Every destination that gets a status SR while there is no result."""
+        asked = (run for run in self.runs if run.status_sr)
+        return tuple(sorted({key for run in asked for key in run.destinations}))
 
     def destinations_of(self, bundle: str) -> tuple[str, ...]:
         """Where the results of one bundle go."""
@@ -179,6 +188,7 @@ def routes_for(study: StudyFacts, routes: Routes, site: Site) -> Plan:
             route=route.id,
             ask_body_part=not route.ignore_body_part,
             destinations=site.destinations if route.deliver is None else route.deliver,
+            status_sr=route.status_sr,
         )
         for uid, bundle, route in deciding
     )

@@ -8,6 +8,7 @@ message about a study: its Patient ID is in the message, its name never. The tra
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,13 +57,19 @@ class AuditCode:
 ACTIVITY = AuditCode("110100", "Application Activity")
 ACCESSED = AuditCode("110103", "DICOM Instances Accessed")
 TRANSFERRED = AuditCode("110104", "DICOM Instances Transferred")
+ALERT = AuditCode("110113", "Security Alert")
 START = AuditCode("110120", "Application Start")
 STOP = AuditCode("110121", "Application Stop")
+NODE_AUTHENTICATION = AuditCode("110126", "Node Authentication")
+RECORDING_STOPPED = AuditCode("110133", "Audit Recording Stopped")
 APPLICATION = AuditCode("110150", "Application")
 DESTINATION_ROLE = AuditCode("110152", "Destination Role ID")
 SOURCE_ROLE = AuditCode("110153", "Source Role ID")
 STUDY_UID = AuditCode("110180", "Study Instance UID")
+NODE_ID = AuditCode("110182", "Node ID")
 PATIENT_NUMBER = AuditCode("2", "Patient Number", "RFC-3881")
+URI = AuditCode("12", "URI", "RFC-3881")
+ALERT_DESCRIPTION = "Alert Description"
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,13 @@ class Node:
         AE title, or an address without a password.
     address : str
         IP address; empty where not known.
+    aet : str
+        AE title, written as A.5.2.2 wants it; empty for what is no DICOM application.
     """
 
     name: str
     address: str = ""
+    aet: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,25 @@ class AuditedStudy:
     study_instance_uid: str
     patient_id: str
     instances: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What a security alert is about.
+
+    Attributes
+    ----------
+    kind : AuditCode
+        Node ID or URI: what `subject` is.
+    subject : str
+        IP address or URI; empty where it is not known.
+    description : str
+        What happened, a sentence without PHI.
+    """
+
+    kind: AuditCode
+    subject: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +158,8 @@ class Message:
         Why it failed, a sentence without PHI; empty: left out.
     study : AuditedStudy or None
         Written as a study and a patient object.
+    alert : Alert or None
+        Written as the alert's subject.
     """
 
     event: AuditCode
@@ -139,6 +170,7 @@ class Message:
     event_type: AuditCode | None = None
     description: str = ""
     study: AuditedStudy | None = None
+    alert: Alert | None = None
 
     def to_xml(self, source_id: str, *, withhold_patient: bool) -> bytes:
         """The message as one line of UTF-8, without an XML declaration.
@@ -161,6 +193,8 @@ class Message:
         if self.study is not None:
             _write_study(root, self.study)
             _write_patient(root, WITHHELD if withhold_patient else self.study.patient_id)
+        if self.alert is not None:
+            _write_alert(root, self.alert)
         return ET.tostring(root, encoding="utf-8", xml_declaration=False)
 
     def _write_event(self, root: ET.Element) -> None:
@@ -190,6 +224,8 @@ def _write_participant(root: ET.Element, participant: _Participant) -> None:
         "UserID": _xml(participant.node.name) or UNKNOWN,
         "UserIsRequestor": str(participant.requestor).lower(),
     }
+    if participant.node.aet:
+        attributes["AlternativeUserID"] = f"AETITLES={_xml(participant.node.aet)}"
     if participant.node.address:
         attributes["NetworkAccessPointID"] = _xml(participant.node.address)
         attributes["NetworkAccessPointTypeCode"] = "2"
@@ -221,6 +257,12 @@ def _write_patient(root: ET.Element, patient_id: str) -> None:
     _object(root, _xml(patient_id) or UNKNOWN, PATIENT_NUMBER, "1", "1")
 
 
+def _write_alert(root: ET.Element, alert: Alert) -> None:
+    element = _object(root, _xml(alert.subject) or UNKNOWN, alert.kind, "2", "13")
+    value = base64.b64encode(_xml(alert.description).encode()).decode("ascii")
+    ET.SubElement(element, "ParticipantObjectDetail", {"type": ALERT_DESCRIPTION, "value": value})
+
+
 def now() -> datetime:
     """This moment, with its time zone."""
     return datetime.now(UTC)
@@ -243,20 +285,29 @@ def instances_transferred(
     to: Node,
     study: AuditedStudy,
     *,
+    received: bool,
+    fetched: bool = False,
     outcome: Outcome = Outcome.SUCCESS,
     description: str = "",
 ) -> Message:
     """Instances of a study have gone from one node to another (A.5.3.7).
 
     Once for a study that was received, once for each destination that results reached,
-    or did not: then with the outcome and why. The source is who asked for it.
+    or did not: then with the outcome and why. Who asked for it (UserIsRequestor, A.5.2) is
+    the source, or who `fetched` it.
+
+    `received` tells the receiver's own message from a sender's: who is not the receiver
+    can't know whether it held the instances before, and has to write R (read).
     """
     return Message(
         TRANSFERRED,
-        "C",
+        "C" if received else "R",
         outcome,
         now(),
-        (_Participant(source, True, SOURCE_ROLE), _Participant(to, False, DESTINATION_ROLE)),
+        (
+            _Participant(source, not fetched, SOURCE_ROLE),
+            _Participant(to, fetched, DESTINATION_ROLE),
+        ),
         description=description,
         study=study,
     )
@@ -265,6 +316,38 @@ def instances_transferred(
 def instances_accessed(me: Node, study: AuditedStudy) -> Message:
     """A study was read to analyse it (A.5.3.6)."""
     return Message(ACCESSED, "R", Outcome.SUCCESS, now(), (_Participant(me, True),), study=study)
+
+
+def peer_refused(me: Node, peer: Node, why: str) -> Message:
+    """A peer was turned away at the door (A.5.3.11).
+
+    Serious, which says that the refusal held; major would say that it may not have.
+    """
+    return Message(
+        ALERT,
+        "E",
+        Outcome.SERIOUS,
+        now(),
+        (_Participant(me, False), _Participant(peer, False)),
+        event_type=NODE_AUTHENTICATION,
+        description=why,
+        alert=Alert(NODE_ID, peer.address, why),
+    )
+
+
+def recording_stopped(me: Node, file: Path, lost: int) -> Message:
+    """Messages are missing in the trail at this place, and how many (A.5.3.11)."""
+    why = f"{lost} audit messages could be written nowhere and are lost"
+    return Message(
+        ALERT,
+        "E",
+        Outcome.MAJOR,
+        now(),
+        (_Participant(me, False),),
+        event_type=RECORDING_STOPPED,
+        description=why,
+        alert=Alert(URI, file.as_uri(), why),
+    )
 
 
 def patient_id_of(path: Path) -> str:

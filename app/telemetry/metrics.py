@@ -37,8 +37,12 @@ class Numbers:
         Step (receive, analyse, deliver…) → seconds spent in all, s, and how often.
     failures : mapping
         Code of the refusal (``RL-0902``) → how often.
+    refused_peers : mapping
+        Why (aet, address, tls…) → how often a peer was turned away.
     audit_lost : int
         Audit messages that syslog did not get.
+    audit_waiting : int
+        Audit messages that the audit file did not take yet.
     """
 
     received_instances: int = 0
@@ -49,7 +53,9 @@ class Numbers:
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     step_count: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    refused_peers: Mapping[str, int] = field(default_factory=dict)
     audit_lost: int = 0
+    audit_waiting: int = 0
 
 
 class NumbersCollector:
@@ -109,6 +115,12 @@ def _families(numbers: Numbers, disk: shutil._ntuple_diskusage) -> Iterator[Metr
     for code, count in sorted(numbers.failures.items()):
         failures.add_metric([code], count)
     yield failures
+    peers = CounterMetricFamily("radloop_refused_peers", "Peers turned away", labels=["why"])
+    for why, count in sorted(numbers.refused_peers.items()):
+        peers.add_metric([why], count)
+    yield peers
+    waiting = "Audit messages that wait for the audit file"
+    yield GaugeMetricFamily("radloop_audit_waiting", waiting, numbers.audit_waiting)
     free = "Free and total bytes of the spool's disk"
     space = GaugeMetricFamily("radloop_disk_bytes", free, labels=["kind"])
     space.add_metric(["free"], disk.free)

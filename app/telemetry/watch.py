@@ -5,16 +5,32 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
-from app.intake import journal
-from app.intake.ledger import PENDING, Ledger, State, StudyVersion
+from app.intake import journal, turned_away
+from app.intake.feed import SOURCE as FEED
+from app.intake.ledger import PENDING, Arrival, Ledger, State, StudyVersion
 from app.intake.peek import UnreadableError
 from app.intake.spool import Spool
 from app.settings import Settings
 from app.telemetry import audit
 from app.telemetry.metrics import MetricsServer, Numbers
 from app.telemetry.trail import open_trail
+from app.workflow.told import NOTHING_FOR_IT
+
+LOOK_SECONDS = 1.0
+REFUSED_SECONDS = 60.0  # so often are refused peers told: with `MAX_ROWS`, at most 45 MB a day
+REFUSED_PEER = "refused peer"  # kind of a count
+WHY_REFUSED = {
+    "address": "its address is not among the allowed ones",
+    "aet": "its AE title is not among the allowed ones",
+    "tls": "the TLS handshake failed",
+    "associations": "too many associations",
+    "connections": "too many connections",
+    "others": "more peers than are told one by one; the listener's log names them",
+}
 
 
 class Watch:
@@ -35,9 +51,12 @@ class Watch:
 
     def __init__(self, settings: Settings, spool: Spool) -> None:
         self._spool = spool
-        self._me = audit.Node(settings.ae_title)
+        self._me = audit.Node(settings.ae_title, aet=settings.ae_title)
+        self._orthanc = audit.Node(f"Orthanc {settings.orthanc_url}")
         self._audits = bool(settings.audit_file or settings.audit_syslog)
         self._trail = open_trail(settings)
+        self._look_at = 0.0
+        self._trouble: str | None = None
         self._metrics = None
         if settings.metrics_port is not None:
             self._metrics = MetricsServer(
@@ -63,6 +82,42 @@ class Watch:
         if self._metrics is not None:
             self._metrics.close()
 
+    def tend(self, ledger: Ledger) -> list[str]:
+        """Repeat what the audit file did not take, tell refused peers; lines for a person.
+
+        Call it often.
+
+        Raises
+        ------
+        AuditFileUnusable
+            As `saw`.
+        sqlite3.Error
+            The journal, or the listeners' notes, can't be used.
+        """
+        before, self._trouble = self._trouble, self._trail.tend()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            turned_away.take(self._spool.root, lambda peers: self._tell_refused(peers, ledger))
+        if self._trouble and not before:
+            return [f"{self._trouble} Audit messages wait in the spool until it can."]
+        if before and not self._trouble:
+            return ["audit file: all messages that waited are written"]
+        return []
+
+    def _tell_refused(self, peers: Sequence[turned_away.TurnedAway], ledger: Ledger) -> None:
+        self._look_at = time.monotonic() + REFUSED_SECONDS
+        for peer in peers:
+            times = f" ({peer.count} times)" if peer.count > 1 else ""
+            if self._audits:
+                node = audit.Node(peer.aet or peer.address, peer.address, peer.aet)
+                why = f"refused: {WHY_REFUSED.get(peer.why, peer.why)}{times}"
+                self._trail.record(audit.peer_refused(self._me, node, why))
+            ledger.connection.execute(
+                "INSERT INTO counts VALUES (?, ?, ?, 0) ON CONFLICT (kind, name)"
+                " DO UPDATE SET count = count + excluded.count",
+                (REFUSED_PEER, peer.why, peer.count),
+            )
+
     def saw(self, study: StudyVersion, ledger: Ledger) -> None:
         """A study version changed its state.
 
@@ -73,31 +128,43 @@ class Watch:
         """
         if not self._audits or study.state not in (State.READY, State.RUNNING):
             return
-        told = self._audited(study, ledger)
+        arrivals = ledger.arrivals(study)
         if study.state is State.RUNNING:
+            told = self._audited(study, arrivals)
             self._trail.record(audit.instances_accessed(self._me, told))
         elif study.trial == 1:
-            for sender in sorted({arrival.calling_aet for arrival in ledger.arrivals(study)}):
-                source = audit.Node(sender)
-                self._trail.record(audit.instances_transferred(source, self._me, told))
+            before = set(ledger.arrivals(replace(study, version=study.version - 1)))
+            by_sender: dict[tuple[bool, str], list[Arrival]] = {}
+            for arrival in arrivals:
+                if arrival not in before:
+                    key = arrival.source == FEED, arrival.calling_aet
+                    by_sender.setdefault(key, []).append(arrival)
+            for (fetched, sender), theirs in sorted(by_sender.items()):
+                told = self._audited(study, theirs)
+                source = self._orthanc if fetched else audit.Node(sender, aet=sender)
+                self._trail.record(
+                    audit.instances_transferred(
+                        source, self._me, told, received=True, fetched=fetched
+                    )
+                )
 
     def delivered(
         self, study: StudyVersion, where: str, ledger: Ledger, *, refused: str = ""
     ) -> None:
         """Results reached a destination, or were refused there for good, and why."""
-        if self._audits:
+        if self._audits and NOTHING_FOR_IT not in where:
             self._trail.record(
                 audit.instances_transferred(
                     self._me,
-                    audit.Node(where),
-                    self._audited(study, ledger),
+                    audit.Node(where.partition(" (RL-")[0]),  # without a remark
+                    replace(self._audited(study, ledger.arrivals(study)), instances={}),
+                    received=False,
                     outcome=audit.Outcome.SERIOUS if refused else audit.Outcome.SUCCESS,
                     description=refused,
                 )
             )
 
-    def _audited(self, study: StudyVersion, ledger: Ledger) -> audit.AuditedStudy:
-        arrivals = ledger.arrivals(study)
+    def _audited(self, study: StudyVersion, arrivals: Sequence[Arrival]) -> audit.AuditedStudy:
         patient = ""
         for arrival in arrivals[:1]:
             try:
@@ -127,7 +194,11 @@ class Watch:
                 step_seconds=_told(connection, "seconds", "step"),
                 step_count={k: int(v) for k, v in _told(connection, "count", "step").items()},
                 failures={k: int(v) for k, v in _told(connection, "count", "failure").items()},
+                refused_peers={
+                    k: int(v) for k, v in _told(connection, "count", REFUSED_PEER).items()
+                },
                 audit_lost=self._trail.syslog_lost,
+                audit_waiting=self._trail.waiting,
             )
 
 

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.workflow.board import Board, with_driver
 from app.workflow.refusals import StepBroke, WorkflowEnded
 from app.workflow.study import Analysed, Carried, StudySteps, Task
 from app.workflow.webhook import post
+
+if TYPE_CHECKING:
+    from operators.evidence.status import StatusKind
 
 # Part of every workflow's id: DBOS leaves the workflows of another version pending for ever,
 # so after an upgrade that changes their steps the ledger's unfinished studies get new ones.
@@ -245,17 +248,40 @@ class Engine:
             came = steps.carry(Task.of(values), key, results)
             return vars(replace(came, seconds=time.monotonic() - began))
 
+        @dbos.step(name="write_status")
+        def write_status(values: dict[str, Any], status: StatusKind, reason: str) -> str:
+            return steps.status.write(Task.of(values), status, reason)
+
+        @dbos.step(name="carry_status", retries_allowed=True, max_attempts=STEP_TRIES)
+        def carry_status(values: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+            return vars(steps.status.carry(Task.of(values), key, name))
+
+        def show(task: Task, status: StatusKind, reason: str = "") -> None:
+            name = write_status(task.values(), status, reason) if task.status else ""
+            for key in task.status if name else ():
+                self._show(task, key, name, 1)
+
+        @dbos.workflow(name="status", max_recovery_attempts=MAX_RECOVERIES)
+        def status(values: dict[str, Any], key: str, name: str, tries: int) -> None:
+            task, came = Task.of(values), Carried(**carry_status(values, key, name))
+            if came.state == "later":
+                self._show(task, key, name, tries + 1)
+            elif came.state in ("refused", "gone"):
+                log.error("event=status_not_delivered why=%s", came.reason)
+
         @dbos.workflow(name="study", max_recovery_attempts=MAX_RECOVERIES)
         def study(values: dict[str, Any]) -> None:
             task = Task.of(values)
+            show(task, "pending")
             try:
                 came = Analysed(**analyse(values))
             except Exception as error:  # noqa: BLE001  (a full disk, a defect: never in silence)
-                self._again(task, StepBroke("the analysis", error).reason, tell)
+                self._again(task, StepBroke("the analysis", error).reason, tell, show)
                 return
             if came.state == "broken":
-                self._again(task, came.reason, tell)
-            elif came.state in ("failed", "not applicable"):
+                self._again(task, came.reason, tell, show)
+            elif came.state == "failed" or came.state == "not applicable":
+                show(task, came.state, came.reason)
                 tell(values, came.state, {"reason": came.reason, "seconds": came.seconds})
             elif came.state == "done":
                 said = {
@@ -279,7 +305,7 @@ class Engine:
                 # A workflow of its own: one that slept would hold the place of others.
                 self._deliver(task, key, results, tries + 1, came.reason)
             elif came.state == "gone":
-                self._again(task, came.reason, tell)
+                self._again(task, came.reason, tell, show)
             elif came.state == "refused":
                 tell(values, "failed", {"reason": came.reason, "destinations": [key]})
             elif came.state == "delivered":
@@ -315,9 +341,20 @@ class Engine:
             told,
         )
 
-    def _again(self, task: Task, reason: str, tell: Callable[..., None]) -> None:
+    def _show(self, task: Task, key: str, name: str, tries: int) -> None:
+        """The next try to bring a status to one destination."""
+        wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
+        identifier = f"{_study_id(task)}-{key}-{name}-n{tries}"
+        values = task.values()
+        queue = DELIVERY + key
+        self._enqueue(queue, "status", identifier, task.priority, wait_s, values, key, name, tries)
+
+    def _again(
+        self, task: Task, reason: str, tell: Callable[..., None], show: Callable[..., None]
+    ) -> None:
         """Another attempt after a failed one, later and behind others; or the end."""
         if task.attempt >= self._max_attempts:
+            show(task, "failed", reason)
             given_up = f"{reason}; given up after {task.attempt} tries. The worker's log says more."
             tell(task.values(), "failed", {"reason": given_up, "attempts": task.attempt})
             return

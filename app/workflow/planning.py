@@ -37,12 +37,15 @@ class Wanted:
     routed : tuple or None
         (bundle, Series Instance UID, whether the card's body part is asked); None: the
         cards decide about every series.
+    status : tuple of str
+        Keys of the destinations that get a status SR while there is no result.
     """
 
     quiet_seconds: float
     priority: int
     deliver: Mapping[str, tuple[str, ...] | None]
     routed: tuple[tuple[str, str, bool], ...] | None
+    status: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -127,4 +130,5 @@ class Planner:
                 for key in plan.destinations
             },
             tuple((p.bundle, p.series_instance_uid, p.ask_body_part) for p in plan.pairs()),
+            plan.status_destinations,
         )

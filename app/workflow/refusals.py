@@ -34,14 +34,19 @@ class DestinationUnknown(DeliveryRefusal):
 
 
 class OlderResultGone(DeliveryRefusal):
-    """The file of a delivered result is gone, so it can't be told from another's object."""
+    """The file of a delivered result is gone, so it can't be told from another's object.
+
+    A remark on a study whose new result is there; a refusal where nothing takes its place.
+    """
 
     code = "RL-0673"
 
-    def __init__(self, where: str, sop_instance_uid: str) -> None:
+    def __init__(self, where: str, sop_instance_uids: Sequence[str]) -> None:
+        shown = ", ".join(sop_instance_uids[:4]) + (", …" if len(sop_instance_uids) > 4 else "")
         super().__init__(
-            f"the new result is in {where}, but the one that it replaces, {sop_instance_uid}, "
-            "still stands there: its file is gone from the output folder. Remove it there by hand."
+            f"of what was superseded, {shown} may still stand in {where}: without its file in the "
+            "output folder it can't be told from somebody else's object. Look, and remove it by "
+            "hand."
         )
 
 

@@ -25,9 +25,9 @@ def replaced_by(
     Returns
     -------
     list of Written
-        SEG and SR that are not in `new`, of whatever bundle and series: they describe the
-        study as it was. Never a result whose latest verdict is "confirmed", and never a
-        verified SR.
+        SEG, SR and status SR that are not in `new`, of whatever bundle and series: they
+        describe the study as it was. Never a result whose latest verdict is "confirmed",
+        and never a verified SR.
     """
     kept = {entry.sop_instance_uid for entry in new}
     older = [entry for entry in in_study if entry.sop_instance_uid not in kept]
@@ -45,5 +45,5 @@ def not_confirmed(entries: Iterable[Written], verdicts: Iterable[Verdict]) -> li
     return [
         entry
         for entry in entries
-        if entry.kind in ("SEG", "SR") and entry.sop_instance_uid not in confirmed
+        if entry.kind in ("SEG", "SR", "STATUS") and entry.sop_instance_uid not in confirmed
     ]

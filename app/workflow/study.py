@@ -33,6 +33,8 @@ from app.workflow.refusals import (
     VerdictUnderWay,
 )
 from app.workflow.replaced import not_confirmed, replaced_by
+from app.workflow.status import StatusSteps
+from app.workflow.told import NOTHING_FOR_IT
 from operators.errors import Refusal
 
 SPOOL_INCOMPLETE = (
@@ -40,7 +42,7 @@ SPOOL_INCOMPLETE = (
     "Restore the spool from its backup, then `radloop studies retry`."
 )
 SUPERSEDED: Literal["superseded"] = "superseded"
-RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR")
+RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR", "STATUS")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Task:
         Smaller is earlier.
     attempt : int
         From 1; analyses that ended badly before it, plus one.
+    status : sequence of str
+        Keys of the destinations that get a status SR while there is no result.
     """
 
     journal: str
@@ -77,6 +81,7 @@ class Task:
     routed: Sequence[Sequence[Any]] | None
     priority: int
     attempt: int = 1
+    status: Sequence[str] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Task:
@@ -150,6 +155,7 @@ class StudySteps:
         self._destinations = {destination.key: destination for destination in destinations}
         self._spool = Spool(settings.spool, settings.min_free_bytes)
         self._register = register
+        self.status = StatusSteps(settings, self._destinations, register, board)
 
     def analyse(self, task: Task) -> Analysed:
         """Lay the inputs out, ask the worker, enter results into the register."""
@@ -213,12 +219,17 @@ class StudySteps:
                 mine = [n for n, w in new.items() if bundles is None or w.bundle in bundles]
                 if mine:
                     destination.deliver([folder / name for name in mine])
-                where = destination.name + ("" if mine else " (nothing for it)")
+                where = destination.name + ("" if mine else NOTHING_FOR_IT)
             # It may have become old while it was stored, and at an earlier try as well.
             if not self._is_current(task):
-                self._withdraw(destination, task, self._not_confirmed(list(new.values())))
+                own = self._not_confirmed(list(new.values()))
+                if left := self._withdraw(destination, task, own):
+                    raise OlderResultGone(destination.name, left)
                 return Carried(SUPERSEDED)
-            self._withdraw(destination, task, self._replaced(task, list(new.values())))
+            old = self._replaced(task, list(new.values()))
+            if left := self._withdraw(destination, task, old):
+                # The new result is there, and a failure would not take the old one away.
+                where += f" ({OlderResultGone(destination.name, left).reason})"
         except DestinationUnreachable as refusal:
             return Carried("later", refusal.reason)
         except Refusal as refusal:
@@ -230,9 +241,10 @@ class StudySteps:
             return Carried("refused", DeliveryDefect(destination.name, error).reason)
         return Carried("delivered", where)
 
-    def _withdraw(self, destination: Destination, task: Task, old: Sequence[Written]) -> None:
+    def _withdraw(self, destination: Destination, task: Task, old: Sequence[Written]) -> list[str]:
+        """Take back what has a file yet; SOP Instance UIDs of what has none."""
         if not old:
-            return
+            return []
         for entry in old:
             if begun_on(self._settings.state_dir, entry.sop_instance_uid) is not None:
                 raise VerdictUnderWay(entry.sop_instance_uid)
@@ -240,11 +252,11 @@ class StudySteps:
         for folder in self._settings.output_dir.glob(f"{study_key(task.study_uid)}-v*"):
             for path, written in objects_in(folder):
                 files[written.sop_instance_uid, written.sha256] = path
-        try:
-            paths = [files[entry.sop_instance_uid, entry.sha256] for entry in old]
-        except KeyError as error:
-            raise OlderResultGone(destination.name, error.args[0][0]) from error
-        destination.withdraw(paths, SUPERSEDED, task.recorded_at)
+        found = {e.sop_instance_uid: files.get((e.sop_instance_uid, e.sha256)) for e in old}
+        paths = [path for path in found.values() if path is not None]
+        if paths:
+            destination.withdraw(paths, SUPERSEDED, task.recorded_at)
+        return [uid for uid, path in found.items() if path is None]
 
     def _replaced(self, task: Task, new: Sequence[Written]) -> list[Written]:
         written = [

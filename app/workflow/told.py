@@ -9,6 +9,7 @@ from app.workflow.board import Progress
 
 LEFT_OUT = " (left out: {})"
 DELIVERED = "delivered to "
+NOTHING_FOR_IT = " (nothing for it)"  # said of a destination that got no file
 
 
 STEP_OF = {  # the event that ends a step → the step

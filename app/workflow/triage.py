@@ -4,7 +4,9 @@ TriageRefusal      RL-0660
 ├── NoSpool        RL-0661   nothing was received here yet, or the journal can't be read
 ├── NoSuchStudy    RL-0662   never received, or more than one fits
 ├── NotNow         RL-0663   its state does not allow it
-└── NotAChoice     RL-0664   the digest names none or several of the conflicting contents
+├── NotAChoice     RL-0664   the digest names none or several of the conflicting contents
+├── NotIdentity    RL-0665   more than the patient's identity differs, or nothing does
+└── NotAllCame     RL-0666   the corrected patient came with a part of the instances
 
 Every change is one statement on the ledger's table that holds only while the state is
 as it was read, so it can't undo what the service writes at the same time.
@@ -19,6 +21,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from app.intake import journal
+from app.intake.conflicts import conflicts, count_uids, exclude
 from app.intake.ledger import RETRIABLE, Ledger, State, StudyVersion
 from app.intake.spool import Spool
 from operators.errors import Refusal
@@ -78,6 +81,33 @@ class NotAChoice(TriageRefusal):
         )
 
 
+class NotIdentity(TriageRefusal):
+    """All at once can only be decided where it is one decision."""
+
+    code = "RL-0665"
+
+    def __init__(self, study: StudyVersion, uid: str) -> None:
+        why = (
+            f"SOP Instance UID {uid} came with contents that differ in more than the patient's "
+            "identity: release it first, with --keep"
+            if uid
+            else "no instance came with two contents"
+        )
+        super().__init__(f"study {study.study_uid}: {why}.")
+
+
+class NotAllCame(TriageRefusal):
+    """A part under one patient and a part under another is nobody's study."""
+
+    code = "RL-0666"
+
+    def __init__(self, study: StudyVersion, came: int, held: int) -> None:
+        super().__init__(
+            f"study {study.study_uid}: {came} of {held} instances came again with another patient "
+            "identity. Send the others under it too, then release; or keep what was there: --older."
+        )
+
+
 @contextmanager
 def opened(spool_folder: Path) -> Iterator[Ledger]:
     """The ledger of a spool whose service may run or not.
@@ -131,7 +161,7 @@ def retry(ledger: Ledger, study: StudyVersion) -> StudyVersion:
     """
     if study.state not in RETRIABLE:
         raise NotNow(study, "tried again", NEVER_WITH_PEOPLE)
-    if ledger.contents_in_conflict(study.study_uid):
+    if conflicts(ledger.connection, study.study_uid):
         why = (
             "two contents of one UID are in conflict: `radloop studies release` says which is right"
         )
@@ -180,18 +210,70 @@ def release(ledger: Ledger, study: StudyVersion, keep: str) -> StudyVersion:
     """
     if study.state is not State.FAILED:
         raise NotNow(study, "released", "only a failed study can")
-    in_conflict = ledger.contents_in_conflict(study.study_uid)
-    contents = [digest for digests in in_conflict.values() for digest in digests]
+    in_conflict = conflicts(ledger.connection, study.study_uid)
+    contents = [digest for found in in_conflict for digest in found.digests]
     chosen = [digest for digest in contents if keep and digest.startswith(keep)]
     if len(chosen) != 1:
         raise NotAChoice(keep, [digest[:12] for digest in contents])
-    uid = next(uid for uid, digests in in_conflict.items() if chosen[0] in digests)
-    ledger.exclude(study.study_uid, uid, all_but=chosen[0])
+    uid = next(found.uid for found in in_conflict if chosen[0] in found.digests)
+    exclude(ledger.connection, study.study_uid, uid, all_but=chosen[0])
     left = len(in_conflict) - 1
     if left:
         reason = f"{left} more SOP Instance UIDs with two contents: release each"
         return _change(ledger, study, "released", State.FAILED, reason, study.recorded_at)
     return retry(ledger, study)
+
+
+def release_identity(
+    ledger: Ledger, study: StudyVersion, *, newer: bool, confirmed: Sequence[str] = ()
+) -> StudyVersion:
+    """Say under which patient a study is right whose images came under two, and go on with it.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Of the spool.
+    study : StudyVersion
+        Failed because images came again that differ only in who the patient is.
+    newer : bool
+        What came last is right; otherwise what came first is.
+    confirmed : sequence of str
+        SOP Instance UIDs of results that a reader confirmed: they stay, and are named.
+
+    Raises
+    ------
+    NotNow
+        It has not failed.
+    NotIdentity
+        Nothing is in conflict, or more than the identity.
+    NotAllCame
+        What came last is not the whole study.
+    """
+    if study.state is not State.FAILED:
+        raise NotNow(study, "released", "only a failed study can")
+    connection = ledger.connection
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = conflicts(connection, study.study_uid)
+        other = next((contents.uid for contents in found if not contents.is_identity), "")
+        if other or not found:
+            raise NotIdentity(study, other)
+        held = count_uids(connection, study.study_uid)
+        if newer and len(found) < held:
+            raise NotAllCame(study, len(found), held)
+        for contents in found:
+            keep = contents.digests[-1 if newer else 0]
+            exclude(connection, study.study_uid, contents.uid, all_but=keep)
+        reason = f"the {'newer' if newer else 'older'} patient identity is right, said a person"
+        if confirmed:
+            reason += f"; confirmed results stay as they are: {', '.join(confirmed)}"
+        recorded_at = study.recorded_at or time.strftime("%Y%m%d%H%M%S")
+        now = _change(ledger, study, "released", State.READY, reason, recorded_at)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return now
 
 
 def _change(

@@ -178,7 +178,7 @@ def noted() -> Job:
     return note
 
 
-def write_evidence(request: Request) -> Outcome:
+def write_evidence(request: Request, bundle: str = "stub") -> Outcome:
     """A SEG and an SR without meaning that say how many instances they were made of."""
     inputs = [
         pydicom.dcmread(path, stop_before_pixels=True) for path in request.input_dir.iterdir()
@@ -196,6 +196,7 @@ def write_evidence(request: Request) -> Outcome:
         made.SOPInstanceUID = f"2.25.{number}"
         made.SeriesInstanceUID = f"2.25.{number}1"
         made.ImageComments = f"{len(inputs)} instances"
+        made.PatientID = inputs[0].get("PatientID", "")
         (request.output_dir / f"{kind}.dcm").write_bytes(encoded(made))
         evidence.append(
             {"kind": kind, "path": f"{kind}.dcm", "sop_instance_uid": str(made.SOPInstanceUID)}
@@ -204,7 +205,7 @@ def write_evidence(request: Request) -> Outcome:
         "study_instance_uid": study,
         "series_instance_uid": str(inputs[0].SeriesInstanceUID),
         "part": "",
-        "bundle": "stub",
+        "bundle": bundle,
         "weights_sha256": "",
         "evidence": evidence,
     }
@@ -212,6 +213,23 @@ def write_evidence(request: Request) -> Outcome:
         json.dumps({"recorded_at": request.recorded_at, "results": [result]})
     )
     return Outcome("done", results=("SEG.dcm", "SR.dcm"))
+
+
+def fate(request: Request) -> Outcome:
+    """After 3 s, what the images' Manufacturer says: POISON crashes, UNFIT is not applicable."""
+    path = next(request.input_dir.iterdir())
+    manufacturer = str(pydicom.dcmread(path, stop_before_pixels=True).Manufacturer)
+    time.sleep(3.0)
+    if manufacturer == "POISON":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if manufacturer == "UNFIT":
+        return Outcome("not applicable", "RL-0401: no series fits")
+    return write_evidence(request, bundle="head_neck_oar_ct")
+
+
+def fateful() -> Job:
+    """A worker that leaves time to look, and then fails or not as the images say."""
+    return fate
 
 
 def evidence() -> Job:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from app.intake import journal, ledger
+from app.intake.conflicts import conflicts, exclude
 from app.intake.journal import Received
 from app.intake.ledger import Ledger, State, StudyVersion
 from app.intake.spool import Spool
+from tests.app.conftest import until
 from tests.app.instances import STUDY, encoded, instance
 
 OTHER = "1.2.826.0.1.3680043.8.498.2"
@@ -33,7 +38,7 @@ class Site:
     def start(self) -> None:
         spool = Spool(self.root)
         connection = journal.prepare(spool.journal_file)
-        self.ledger = Ledger(connection, spool, clock=lambda: self.now)
+        self.ledger = Ledger(connection, spool, clock=lambda: self.now, patience_s=60.0)
 
     def receive(self, *datasets: Dataset) -> None:
         for dataset in datasets:
@@ -202,13 +207,25 @@ def test_a_journal_of_the_first_release_is_taken_over(site: Site) -> None:
     site.ledger.move(site.only(State.READY), State.RUNNING)
     for column in ("trial", "undelivered", "remark"):
         site.ledger.connection.execute(f"ALTER TABLE studies DROP COLUMN {column}")
-    for column in ("excluded", "called_aet", "source"):
+    for column in ("differs", "excluded", "called_aet", "source"):
         site.ledger.connection.execute(f"ALTER TABLE instances DROP COLUMN {column}")
     site.ledger.connection.execute("PRAGMA user_version = 1")
 
     site.start()
 
     assert site.only(State.READY).trial == 1  # nobody else has it: it is dispatched again
+    assert len(site.ledger.inputs(site.only(State.READY))) == 1
+
+
+def test_a_journal_of_the_second_release_is_taken_over_once(site: Site) -> None:
+    site.receive(instance(1))
+    site.ledger.connection.execute("ALTER TABLE instances DROP COLUMN differs")
+    site.ledger.connection.execute("PRAGMA user_version = 2")
+    site.start()
+    site.start()
+    site.receive(compressed(instance(1)))
+    site.settle()
+
     assert len(site.ledger.inputs(site.only(State.READY))) == 1
 
 
@@ -241,4 +258,59 @@ def test_a_passing_trouble_with_the_disk_leaves_no_instance_out(
     monkeypatch.setattr(ledger, "peek", real)
     site.settle()
 
+    assert len(site.ledger.inputs(site.only(State.READY))) == 2
+
+
+def ungrouped(site: Site) -> int:
+    (count,) = site.ledger.connection.execute(
+        "SELECT COUNT(*) FROM instances WHERE grouped = 0"
+    ).fetchone()
+    return int(count)
+
+
+def compressed(dataset: Dataset) -> Dataset:
+    """The same instance in another transfer syntax."""
+    copy = dcmread(io.BytesIO(encoded(dataset)))
+    copy.compress(RLELossless, generate_instance_uid=False)
+    return copy
+
+
+def test_an_instance_in_another_encoding_is_a_duplicate_and_costs_nothing(site: Site) -> None:
+    site.receive(instance(1), compressed(instance(1)))  # in one batch
+    site.settle()
+    ready = site.only(State.READY)
+    (kept,) = site.ledger.inputs(ready)
+    site.ledger.move(ready, State.DONE)
+
+    site.receive(compressed(instance(1)))  # the same bytes
+    implicit = instance(1, syntax=ImplicitVRLittleEndian)
+    site.receive(implicit)
+    assert site.settle() == []
+    done = site.only(State.DONE)
+    assert site.ledger.inputs(done) == [kept] and not conflicts(site.ledger.connection, STUDY)
+
+
+def test_a_duplicate_of_an_unused_content_stays_unused(site: Site) -> None:
+    site.receive(instance(1, comment="a"), instance(1, comment="b"))
+    site.settle()
+    (found,) = conflicts(site.ledger.connection, STUDY)
+    assert "they differ in (0020,4000)" in site.only(State.FAILED).reason
+    exclude(site.ledger.connection, STUDY, found.uid, all_but=found.digests[1])
+
+    site.receive(compressed(instance(1, comment="a")), compressed(instance(1, comment="b")))
+
+    assert site.settle() == [] and not conflicts(site.ledger.connection, STUDY)
+
+
+def test_a_comparison_that_takes_long_holds_nobody_up_and_loses_nothing(site: Site) -> None:
+    site.ledger = Ledger(site.ledger.connection, site.ledger.spool, lambda: site.now, 0.0)
+    site.receive(instance(1), compressed(instance(1)), instance(2))
+    changed = site.ledger.group()
+    assert [study.state for study in changed] == [State.RECEIVING]
+    site.now += QUIET_S
+    assert site.ledger.complete(QUIET_S) == []  # it may belong to the study
+
+    until(lambda: not site.ledger.group() and not ungrouped(site))
+    site.now += QUIET_S
+    site.ledger.complete(QUIET_S)
     assert len(site.ledger.inputs(site.only(State.READY))) == 2

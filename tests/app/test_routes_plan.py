@@ -55,7 +55,7 @@ def test_the_first_route_that_names_a_bundle_and_holds_decides_about_it() -> Non
     table = routes(
         {"when": {"modality": "MR"}, "bundles": ["head"], "deliver": "none"},
         {"when": {"modality": "CT"}, "bundles": ["head"], "deliver": ["orthanc"]},
-        {"bundles": "all", "deliver": ["folder"]},
+        {"bundles": "all", "deliver": ["folder"], "status_sr": True},
     )
 
     plan = routes_for(study(("CT", "HEAD", 3), ("MR", "HEAD", 3)), table, SITE)
@@ -67,6 +67,7 @@ def test_the_first_route_that_names_a_bundle_and_holds_decides_about_it() -> Non
         ("head", "1.2"): "r0",
         ("abdomen", "1.2"): "r2",
     }
+    assert plan.status_destinations == ("folder",)
     assert plan.destinations_of("head") == ("orthanc",)
     assert plan.destinations_of("abdomen") == ("folder",)
 

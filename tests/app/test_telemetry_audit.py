@@ -1,5 +1,7 @@
 """Audit messages against the schema of PS3.15 A.5.1 and the tables of A.5.3, written down here.
 
+Source of the tables: PS3.15 A.5.3.1, .6, .7, .11 (M and MC rows, "shall be" values) and A.5.2.2
+(AE titles), read in the standard's text; codes crossed with dcm4che's AuditMessages.java.
 No RELAX NG validator is at hand: `SCHEMA` is the compact schema as a table of element
 → children in their order (a regular expression over names) and attributes (each a
 regular expression over values; required where it is in the first mapping).
@@ -8,6 +10,7 @@ regular expression over values; required where it is in the first mapping).
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -80,7 +83,8 @@ SCHEMA: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         ("EventID", "EventTypeCode", "RoleIDCode", "ParticipantObjectIDTypeCode"), CODED
     ),
 }
-ME, PEER = Node("RADLOOP", "10.0.0.5"), Node("CT_ER", "10.0.0.9")
+ME = Node("RADLOOP", "10.0.0.5", "RADLOOP")
+PEER, ARCHIVE = Node("CT_ER", "10.0.0.9", "CT_ER"), Node("Orthanc http://pacs:8042/")
 CT, SEG = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.66.4"
 STUDY = AuditedStudy("1.2.3", "PAT-4711", {SEG: 1, CT: 120})
 
@@ -118,14 +122,15 @@ SOURCE, DESTINATION = ("110153", "DCM", "Source Role ID"), ("110152", "DCM", "De
 STUDY_OBJECT = ("2", "3", ("110180", "DCM", "Study Instance UID"), "1.2.3")
 PATIENT_OBJECT = ("1", "1", ("2", "RFC-3881", "Patient Number"), "PAT-4711")
 ABOUT_STUDY = [STUDY_OBJECT, PATIENT_OBJECT]
-# message, EventID, action, EventTypeCode, (UserID, requestor, role) of each, objects: PS3.15 A.5.3
+# message, EventID, action, EventTypeCode, (UserID, AE titles, requestor, role) of each, objects
+ME_TOLD, PEER_TOLD = ("RADLOOP", "AETITLES=RADLOOP"), ("CT_ER", "AETITLES=CT_ER")
 TABLES = {
     "start A.5.3.1": (
         audit.application_activity(ME, started=True),
         ("110100", "DCM", "Application Activity"),
         "E",
         ("110120", "DCM", "Application Start"),
-        [("RADLOOP", "false", ("110150", "DCM", "Application"))],
+        [(*ME_TOLD, "false", ("110150", "DCM", "Application"))],
         [],
     ),
     "stop A.5.3.1": (
@@ -133,7 +138,7 @@ TABLES = {
         ("110100", "DCM", "Application Activity"),
         "E",
         ("110121", "DCM", "Application Stop"),
-        [("RADLOOP", "false", ("110150", "DCM", "Application"))],
+        [(*ME_TOLD, "false", ("110150", "DCM", "Application"))],
         [],
     ),
     "accessed A.5.3.6": (
@@ -141,16 +146,51 @@ TABLES = {
         ("110103", "DCM", "DICOM Instances Accessed"),
         "R",
         None,
-        [("RADLOOP", "true", None)],
+        [(*ME_TOLD, "true", None)],
         ABOUT_STUDY,
     ),
-    "transferred A.5.3.7": (
-        audit.instances_transferred(PEER, ME, STUDY),
+    "received A.5.3.7": (
+        audit.instances_transferred(PEER, ME, STUDY, received=True),
         ("110104", "DCM", "DICOM Instances Transferred"),
         "C",
         None,
-        [("CT_ER", "true", SOURCE), ("RADLOOP", "false", DESTINATION)],
+        [(*PEER_TOLD, "true", SOURCE), (*ME_TOLD, "false", DESTINATION)],
         ABOUT_STUDY,
+    ),
+    # A.5.2: the requestor is who initiated it, and nobody else.
+    "fetched A.5.3.7": (
+        audit.instances_transferred(ARCHIVE, ME, STUDY, received=True, fetched=True),
+        ("110104", "DCM", "DICOM Instances Transferred"),
+        "C",
+        None,
+        [(ARCHIVE.name, None, "false", SOURCE), (*ME_TOLD, "true", DESTINATION)],
+        ABOUT_STUDY,
+    ),
+    # "If the Audit Source is not the receiver, […] then use R".
+    "delivered A.5.3.7": (
+        audit.instances_transferred(ME, ARCHIVE, STUDY, received=False),
+        ("110104", "DCM", "DICOM Instances Transferred"),
+        "R",
+        None,
+        [(*ME_TOLD, "true", SOURCE), (ARCHIVE.name, None, "false", DESTINATION)],
+        ABOUT_STUDY,
+    ),
+    # Performing processes: UserIsRequestor shall be FALSE.
+    "refused A.5.3.11": (
+        audit.peer_refused(ME, PEER, "its AE title is not on the list"),
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        ("110126", "DCM", "Node Authentication"),
+        [(*ME_TOLD, "false", None), (*PEER_TOLD, "false", None)],
+        [("2", "13", ("110182", "DCM", "Node ID"), "10.0.0.9")],
+    ),
+    "lost A.5.3.11": (
+        audit.recording_stopped(ME, Path("/var/audit.xml"), 7),
+        ("110113", "DCM", "Security Alert"),
+        "E",
+        ("110133", "DCM", "Audit Recording Stopped"),
+        [(*ME_TOLD, "false", None)],
+        [("2", "13", ("12", "RFC-3881", "URI"), "file:///var/audit.xml")],
     ),
 }
 
@@ -167,7 +207,12 @@ def test_a_message_follows_the_schema_and_its_table(name: str) -> None:
     assert identification.attrib["EventActionCode"] == action
     assert code(identification.find("EventTypeCode")) == event_type
     told = [
-        (p.attrib["UserID"], p.attrib["UserIsRequestor"], code(p.find("RoleIDCode")))
+        (
+            p.attrib["UserID"],
+            p.attrib.get("AlternativeUserID"),
+            p.attrib["UserIsRequestor"],
+            code(p.find("RoleIDCode")),
+        )
         for p in root.findall("ActiveParticipant")
     ]
     assert told == participants
@@ -182,8 +227,16 @@ def test_a_message_follows_the_schema_and_its_table(name: str) -> None:
     ] == objects
 
 
+def test_an_alert_describes_itself_in_base64() -> None:
+    root = parsed(audit.peer_refused(ME, PEER, "its AE title is not on the list"))
+
+    (detail,) = root.iter("ParticipantObjectDetail")
+    assert detail.attrib["type"] == "Alert Description"  # A.5.3.11: M
+    assert b64decode(detail.attrib["value"]) == b"its AE title is not on the list"
+
+
 def test_a_study_object_counts_its_instances_by_class() -> None:
-    root = parsed(audit.instances_transferred(PEER, ME, STUDY))
+    root = parsed(audit.instances_transferred(PEER, ME, STUDY, received=True))
 
     counted = {c.attrib["UID"]: c.attrib["NumberOfInstances"] for c in root.iter("SOPClass")}
     assert counted == {CT: "120", SEG: "1"}
@@ -191,7 +244,12 @@ def test_a_study_object_counts_its_instances_by_class() -> None:
 
 def test_a_failure_says_why() -> None:
     failed = audit.instances_transferred(
-        ME, PEER, STUDY, outcome=Outcome.SERIOUS, description="RL-0902: refused with 0xA700"
+        ME,
+        PEER,
+        STUDY,
+        received=False,
+        outcome=Outcome.SERIOUS,
+        description="RL-0902: refused with 0xA700",
     )
     (event,) = parsed(failed).findall("EventIdentification")
     assert event.attrib["EventOutcomeIndicator"] == "8"
@@ -210,9 +268,10 @@ def test_a_patient_id_can_be_withheld_and_is_then_nowhere() -> None:
 @given(st.text(), st.text(), st.text(min_size=1))
 def test_nothing_that_a_peer_sends_breaks_the_xml(title: str, address: str, why: str) -> None:
     study = AuditedStudy("1.2.3", title, {CT: 1})
-    source = Node(title, address.strip())
-    message = audit.instances_transferred(source, ME, study, description=why)
+    source = Node(title, address.strip(), title)
+    message = audit.instances_transferred(source, ME, study, received=True, description=why)
     ET.fromstring(message.to_xml("RADLOOP", withhold_patient=False))
+    ET.fromstring(audit.peer_refused(ME, source, why).to_xml("RADLOOP", withhold_patient=False))
 
 
 def test_the_patient_id_is_read_from_a_stored_instance(tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def test_every_number_is_told_as_it_is_at_the_scrape(tmp_path: Path) -> None:
         step_seconds={"analyse": 90.25},
         step_count={"analyse": 4},
         failures={"RL-0902": 1},
+        refused_peers={"aet": 9},
         audit_lost=7,
+        audit_waiting=2,
     )
     kept = [now]
     with serving(lambda: kept[-1], tmp_path) as server:
@@ -70,6 +72,8 @@ def test_every_number_is_told_as_it_is_at_the_scrape(tmp_path: Path) -> None:
         ("radloop_step_seconds_count", ("analyse",)): 4,
         ("radloop_step_seconds_sum", ("analyse",)): 90.25,
         ("radloop_failures_total", ("RL-0902",)): 1,
+        ("radloop_refused_peers_total", ("aet",)): 9,
+        ("radloop_audit_waiting", ()): 2,
     }
     assert second[("radloop_received_instances_total", ())] == 413
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import ssl
@@ -18,7 +20,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from app.settings import Settings, parse_syslog
-from app.telemetry.audit import AuditedStudy, Node, instances_accessed
+from app.telemetry.audit import AuditedStudy, Message, Node, instances_accessed
+from app.telemetry.backlog import Backlog
 from app.telemetry.refusals import AuditFileUnusable
 from app.telemetry.trail import QUEUED, AuditTrail, SyslogServer, open_trail, syslog_line
 from tests.app.conftest import until
@@ -32,7 +35,7 @@ SYSLOG = re.compile(
 )
 
 
-def message(uid: str = "1.2.3"):
+def message(uid: str = "1.2.3") -> Message:
     return instances_accessed(ME, AuditedStudy(uid, "PAT-4711", {}))
 
 
@@ -80,6 +83,83 @@ def test_a_file_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
         full.record(message())
 
 
+class Disk:
+    """A trail whose file's disk is full when it is told so; the backlog's never is."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, backlog_bytes: int = 1 << 20
+    ) -> None:
+        monkeypatch.setattr("app.telemetry.trail.AGAIN_SECONDS", 0.0)
+        self.file, self.backlog = (
+            folder / "audit.xml",
+            Backlog(folder / "backlog.xml", backlog_bytes),
+        )
+        self._real = os.write
+        self._full = self._part = False
+        monkeypatch.setattr("app.telemetry.trail.os.write", self._write)
+        self.trail = AuditTrail("RADLOOP", file=self.file, backlog=self.backlog)
+        self._inode = self.file.stat().st_ino
+
+    def fill(self, full: bool, part: bool = False) -> None:
+        self._full, self._part = full, part
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        if self._full and os.fstat(descriptor).st_ino == self._inode:
+            if self._part:
+                return self._real(descriptor, data[:40])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._real(descriptor, data)
+
+    def told(self) -> list[str]:
+        """Study of each whole message in the file, in order; or what an alert describes."""
+        found = []
+        for line in self.file.read_bytes().splitlines():
+            if line.endswith(b"</AuditMessage>"):
+                (first, *_) = ET.fromstring(line).iter("ParticipantObjectIdentification")
+                found.append(first.attrib["ParticipantObjectID"])
+        return found
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_what_a_full_disk_refuses_is_repeated_in_order_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: bool
+) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    disk.trail.record(message("1.1"))
+    disk.fill(True, part)
+    disk.trail.record(message("1.2"))
+    assert "can't be written" in (disk.trail.tend() or "") and disk.trail.waiting == 1
+    disk.trail.close()
+    assert stat.S_IMODE((tmp_path / "backlog.xml").stat().st_mode) == 0o600
+
+    disk.fill(False)
+    again = AuditTrail("RADLOOP", file=disk.file, backlog=disk.backlog)
+    again.record(message("1.3"))
+    assert again.tend() is None and again.waiting == 0
+    again.record(message("1.4"))
+
+    assert disk.told() == ["1.1", "1.2", "1.3", "1.4"]
+    assert not (tmp_path / "backlog.xml").exists()
+
+
+def test_where_the_backlog_is_full_too_the_trail_says_how_many_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path, monkeypatch, backlog_bytes=1500)
+    disk.fill(True)
+    disk.trail.record(message("1.1"))
+    for number in (2, 3):
+        with pytest.raises(AuditFileUnusable):
+            disk.trail.record(message(f"1.{number}"))
+
+    disk.fill(False)
+    assert disk.trail.tend() is None
+    disk.trail.record(message("1.4"))
+
+    assert disk.told() == ["1.1", disk.file.as_uri(), "1.4"]
+    assert b"2 audit messages could be written nowhere" in disk.file.read_bytes()
+
+
 def test_udp_gets_one_datagram_each_without_the_patient(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
@@ -109,11 +189,11 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 class TlsServer:
     """Keeps the bytes that TLS clients send."""
 
-    def __init__(self, certificate: tuple[Path, Path]) -> None:
+    def __init__(self, certificate: tuple[Path, Path], port: int = 0) -> None:
         self.got, self.refused = b"", 0
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*certificate)
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -169,9 +249,9 @@ def test_a_server_that_nobody_vouches_for_gets_nothing(tls: TlsServer) -> None:
     trail = AuditTrail("RADLOOP", server=SyslogServer(True, "localhost", tls.port))
     trail.record(message())
 
-    until(lambda: trail.syslog_lost == 1)
+    until(lambda: tls.refused)
     trail.close()
-    assert tls.got == b""
+    assert tls.got == b"" and trail.syslog_lost == 1
 
 
 def test_a_server_that_is_down_delays_nobody_and_is_counted(tmp_path: Path) -> None:
@@ -183,11 +263,36 @@ def test_a_server_that_is_down_delays_nobody_and_is_counted(tmp_path: Path) -> N
     for _ in range(30):
         trail.record(message())
     assert time.monotonic() - begun < 5
-    until(lambda: trail.syslog_lost == 30)
+    assert trail.syslog_lost == 0
     trail.close()
 
+    assert trail.syslog_lost == 30  # now they are
     assert len((tmp_path / "audit.xml").read_bytes().splitlines()) == 30
     assert QUEUED >= 30
+
+
+def test_what_a_server_that_was_down_missed_comes_in_order_up_to_a_bound(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.telemetry.trail.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("app.telemetry.trail.QUEUED", 20)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    trail = AuditTrail("RADLOOP", server=SyslogServer(True, "localhost", port, certificate[0]))
+    for number in range(30):
+        trail.record(message(f"1.2.{number}"))
+        time.sleep(0.002)  # the thread has the first in hand
+    lost = trail.syslog_lost
+
+    server = TlsServer(certificate, port)
+    try:
+        until(lambda: server.got.count(b"</AuditMessage>") == 30 - lost)
+        trail.close()
+    finally:
+        server.close()
+
+    uids = [int(uid) for uid in re.findall(rb'ParticipantObjectID="1\.2\.(\d+)"', server.got)]
+    assert lost == 30 - 21 and uids == list(range(21))
 
 
 @pytest.mark.parametrize("wrong", ["udp://host", "http://h:1", "udp://u@h:1", "tls://h:70000"])

@@ -26,7 +26,11 @@ def test_what_was_confirmed_stays_whole_and_what_was_rejected_goes() -> None:
 
 
 def test_what_the_new_one_has_no_result_for_goes_too_and_a_verified_copy_stays() -> None:
-    gone = [replace(SEG, source_series_uid="1.2.2"), replace(SEG, bundle="c")]
+    gone = [
+        replace(SEG, source_series_uid="1.2.2"),
+        replace(SEG, bundle="c"),
+        replace(SR, kind="STATUS", bundle="status"),
+    ]
     kept = [replace(SR, kind="VERIFIED_SR"), replace(SR, kind="KOS")]
     assert replaced_by(NEW, [*gone, *kept], []) == gone
 

@@ -230,14 +230,34 @@ def test_a_superseded_result_that_was_confirmed_is_not_taken_back(site: Site) ->
     assert site.pacs.held == {"SEG v1", "SR v1"}
 
 
-def test_an_old_result_whose_file_is_gone_is_named_and_not_passed_over(site: Site) -> None:
+def test_an_old_result_whose_file_is_gone_is_named_and_holds_the_new_one_up_no_more(
+    site: Site,
+) -> None:
     site.steps.carry(TASK, "pacs", site.results(TASK))
+    site.board.set_current(NEWER.study, NEWER.generation)
     (site.settings.output_dir / TASK.name / "SEG.dcm").unlink()
+    names = site.results(NEWER)
 
-    came = site.steps.carry(NEWER, "pacs", site.results(NEWER))
+    for _ in range(2):  # and so at each retry
+        came = site.steps.carry(NEWER, "pacs", names)
 
-    assert came.state == "refused"
-    assert "RL-0673" in came.reason and "1.9.1.3, still stands there" in came.reason
+        assert came.state == "delivered"
+        assert "RL-0673: of what was superseded, 1.9.1.3 may still stand" in came.reason
+        assert site.pacs.held == {"SEG v1", "SEG v2", "SR v2"}  # what has its file was withdrawn
+
+
+def test_a_superseded_result_that_nothing_replaces_yet_is_never_left_in_silence(
+    site: Site,
+) -> None:
+    names = site.results(TASK)
+    site.pacs.on_deliver = [
+        lambda: site.board.set_current(NEWER.study, NEWER.generation),
+        (site.settings.output_dir / TASK.name / "SR.dcm").unlink,
+    ]
+
+    came = site.steps.carry(TASK, "pacs", names)
+
+    assert came.state == "refused" and "RL-0673" in came.reason and "1.9.1.2 may" in came.reason
 
 
 def test_an_instance_missing_from_the_spool_fails_the_study_by_name(site: Site) -> None:

@@ -7,11 +7,23 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from app.cli.main import cli
+from app.intake.conflicts import conflicts
 from app.intake.ledger import State
-from app.workflow.triage import NoSuchStudy, NotNow, find, opened, retry
+from app.workflow.triage import (
+    NoSuchStudy,
+    NotAllCame,
+    NotIdentity,
+    NotNow,
+    find,
+    opened,
+    retry,
+)
 from operators.errors import Refusal
 from tests.app.instances import STUDY, instance
 from tests.app.test_intake_ledger import OTHER, Site
@@ -91,9 +103,10 @@ def test_of_two_contents_a_person_says_which_is_right(site: Site) -> None:
     site.settle()
     (failed,) = site.ledger.in_state(State.FAILED)
     assert f"radloop studies release {STUDY} --keep" in failed.reason
-    first, second = next(iter(site.ledger.contents_in_conflict(STUDY).values()))
+    ((first, second),) = (c.digests for c in conflicts(site.ledger.connection, STUDY))
 
-    for wrong in ("", "zz", "ff" * 32):
+    assert say("release", STUDY).exit_code == 2  # nothing was said
+    for wrong in ("zz", "ff" * 32):
         done = say("release", STUDY, "--keep", wrong)
         assert isinstance(done.exception, Refusal) and first[:12] in done.exception.reason
     assert say("release", STUDY, "--keep", second[:10]).exit_code == 0
@@ -120,3 +133,61 @@ def test_without_a_spool_the_next_step_is_said(
     done = say("list")
     assert isinstance(done.exception, Refusal)
     assert "RL-0661" in done.exception.reason and "radloop serve" in done.exception.reason
+
+
+def of_patient(number: int, patient: str, **others: str) -> Dataset:
+    dataset = instance(number)
+    dataset.PatientID = patient
+    for keyword, value in others.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def test_a_corrected_patient_waits_for_all_images_and_for_a_person(site: Site) -> None:
+    site.receive(*(of_patient(k, "A") for k in (1, 2, 3)))
+    site.settle()
+    site.ledger.move(site.only(State.READY), State.DONE)
+    site.receive(*(of_patient(k, "B", PatientSex="F") for k in (1, 2)))
+    site.settle()
+    assert "RL-0703: 2 of 3 instances came again with another" in site.only(State.FAILED).reason
+
+    done = say("release", STUDY, "--newer")
+    assert isinstance(done.exception, NotAllCame) and "2 of 3" in done.exception.reason
+    site.receive(of_patient(3, "B", PatientSex="F"))
+    site.settle()
+    latest = site.ledger.latest(STUDY)
+    assert latest is not None and "RL-0703: 3 of 3" in latest.reason
+    assert say("release", STUDY, "--newer", "--older").exit_code == 2
+    assert say("release", STUDY, "--newer").exit_code == 0
+
+    assert patients(site, State.READY) == ["B", "B", "B"]
+    site.receive(of_patient(1, "A"))  # once more, by mistake: the same bytes, and others
+    old = of_patient(2, "A")
+    old.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    site.receive(old)
+    assert site.settle() == []
+
+
+def test_a_study_sent_again_under_a_wrong_patient_is_kept_as_it_was(site: Site) -> None:
+    site.receive(*(of_patient(k, "A") for k in (1, 2, 3)), of_patient(1, "B"))
+    site.settle()
+
+    assert say("release", STUDY, "--older").exit_code == 0
+
+    assert patients(site, State.READY) == ["A", "A", "A"]
+
+
+def test_what_differs_in_more_than_the_patient_is_not_released_at_once(site: Site) -> None:
+    site.receive(of_patient(1, "A"), of_patient(1, "B", AccessionNumber="7"), of_patient(2, "A"))
+    site.receive(of_patient(2, "B"))
+    site.settle()
+    assert "RL-0701" in site.only(State.FAILED).reason
+
+    for option in ("--newer", "--older"):
+        done = say("release", STUDY, option)
+        assert isinstance(done.exception, NotIdentity) and f"{STUDY}.9.1" in done.exception.reason
+
+
+def patients(site: Site, state: State) -> list[str]:
+    names = site.ledger.inputs(site.only(state))
+    return sorted(str(dcmread(site.ledger.spool.path(name)).PatientID) for name in names)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.app.conftest import until
 from tests.series import Ball, centred_grid, render, write_ct_series
 
 TEST_BUNDLES = Path(__file__).parent.parent / "bundles"
@@ -118,3 +120,58 @@ def test_the_map_entry_point_does_the_same(phantom, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"][0]["bundle"] == "hu_threshold"
     assert len(list(out.glob("*.dcm"))) == 2
+
+
+def start(*command: str | Path) -> subprocess.Popen[str]:
+    """A command in the foreground: a shell that has put us into the background ignores SIGINT."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RADLOOP_BUNDLES": str(TEST_BUNDLES)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_empty_folder(phantom, tmp_path):
+    out = tmp_path / "deep" / "out"
+    running = start("-m", "app.cli.main", "run", phantom, "-o", out)
+    until(out.exists)
+
+    running.send_signal(signal.SIGINT)
+    said, complained = running.communicate(timeout=20)
+
+    assert (running.returncode, said, complained) == (130, "", "interrupted\n")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_ctrl_c_is_heard_while_native_code_is_at_work(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept.dcm").touch()
+    waiting = start(
+        "-c",
+        "import ctypes, pathlib, sys; from app.cli.interrupt import interruptible\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "with interruptible(out):\n"
+        "    (out / 'begun').touch()\n"
+        "    ctypes.CDLL(None).sleep(30)",
+        tmp_path / "full",
+    )
+    until((tmp_path / "full" / "begun").exists)
+
+    waiting.send_signal(signal.SIGINT)
+
+    assert waiting.wait(5) == 130
+    assert (tmp_path / "full" / "kept.dcm").exists()
+
+
+def test_a_run_that_is_refused_whole_leaves_no_empty_folder(phantom, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for out in (tmp_path / "deep" / "out", tmp_path / "mine"):
+        done = radloop("run", phantom, "-o", out, "--bundle", "nobody_has_it")
+        assert done.returncode == 1, done.stdout
+        assert "nobody_has_it" in done.stderr
+
+    assert not (tmp_path / "deep").exists()
+    assert (tmp_path / "mine").is_dir()  # it was there before

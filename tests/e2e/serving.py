@@ -127,10 +127,10 @@ def stub(job: str, slot: str = "") -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.e2e.service", job, *([slot] if slot else []))
 
 
-def storescu(port: int, *files: Path, check: bool = True) -> list[bool]:
-    """Send with dcmtk; for each file whether it was acknowledged, in order."""
+def storescu(port: int, *files: Path, check: bool = True, syntax: str = "-x=") -> list[bool]:
+    """Send with dcmtk, which proposes `syntax`; for each file whether it was acknowledged."""
     done = subprocess.run(
-        [STORESCU, "-v", "-R", "127.0.0.1", str(port), *files],
+        [STORESCU, "-v", "-R", syntax, "127.0.0.1", str(port), *files],
         capture_output=True,
         text=True,
         timeout=120,

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,4 +95,23 @@ def test_two_studies_over_eight_associations_with_late_slices(tmp_path: Path) ->
         served.wait_for(rf"study {re.escape(ONE)} v3: done")
         latest = ["SEG of 26 instances", "SR of 26 instances"]
         assert held(orthanc.url) == {ONE: sorted([*later, *latest]), TWO: whole}
+        assert served.end() == 0
+
+
+def test_the_same_images_in_another_transfer_syntax_are_analysed_once(tmp_path: Path) -> None:
+    first = write(tmp_path / "first", *(instance(k + 1, study=ONE) for k in range(4)))
+    again = []
+    for path in first:
+        again.append(path.with_suffix(".rle"))
+        subprocess.run(["dcmcrle", path, again[-1]], check=True)
+    altered = instance(1, study=ONE)
+    altered.PixelData = bytes(len(altered.PixelData))
+    with serve(tmp_path, stub("evidence"), state_dir=tmp_path / "state") as served:
+        storescu(served.port, *first)
+        served.wait_for(rf"study {re.escape(ONE)} v1: done")
+        assert all(storescu(served.port, *again, syntax="-xr"))
+        storescu(served.port, *write(tmp_path / "altered", altered))
+        said = served.wait_for(rf"study {re.escape(ONE)} v2: failed: RL-0701.*the pixels differ")
+        assert f"{ONE}.9.1 " in said.string
+        assert not served.said(r"v2: ready") and len(served.said(" v2: failed")) == 1
         assert served.end() == 0

@@ -185,3 +185,31 @@ def test_another_system_is_told_once_it_listens(tmp_path: Path) -> None:
         "state": "not applicable",
         "reason": "no bundle of this test wants it",
     }
+
+
+def test_an_auditor_is_told_who_was_turned_away_and_a_monitor_how_often(tmp_path: Path) -> None:
+    audit = tmp_path / "audit.xml"
+    with serve(
+        tmp_path, stub("told"), allowed_calling_aets="CT_ER", audit_file=audit, metrics_port=0
+    ) as served:
+        url = served.wait_for(r"metrics on (\S+)")[1]
+        (file,) = write(tmp_path / "in", instance(1))
+        with pytest.raises(subprocess.CalledProcessError):
+            send(served, "STRANGER", file)
+
+        def alerts() -> list[ET.Element]:
+            told = [ET.fromstring(line) for line in audit.read_bytes().splitlines()]
+            return [
+                m
+                for m in told
+                if m.find("EventIdentification/EventID[@csd-code='110113']") is not None
+            ]
+
+        until(lambda: len(alerts()) == 1, 20)
+        (alert,) = alerts()
+        assert [p.attrib["UserID"] for p in alert.iter("ActiveParticipant")] == [
+            "RADLOOP",
+            "STRANGER",
+        ]
+        with urllib.request.urlopen(url) as answer:
+            assert b'radloop_refused_peers_total{why="aet"} 1.0' in answer.read()
