@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from app.delivery.answers import keep_answers
 from app.delivery.commitment import Answer, Commitments
 from app.delivery.destination import DestinationRefused, DestinationUnreachable, NotYet
 from app.delivery.reach import why_not
@@ -216,6 +217,7 @@ class CStoreDestination:
             raise DestinationUnreachable(self.name, why) from error
         if not association.is_established:
             self._explain(association, calling, context, commitments is not None)
+        keep_answers(association)
         return association
 
     def _explain(

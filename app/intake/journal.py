@@ -8,6 +8,7 @@ the studies (`ledger`). No PHI: UIDs, digests, AE titles, times.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from dataclasses import astuple, dataclass
@@ -150,7 +151,8 @@ def insert(connection: sqlite3.Connection, rows: list[Received]) -> None:
         )
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have done so already (disk full)
+            connection.execute("ROLLBACK")
         raise
 
 
@@ -187,6 +189,7 @@ class JournalWriter:
     def __init__(self, file: Path) -> None:
         self._connection = connect(file)
         self._waiting: list[_Entry] = []
+        self._line = threading.Lock()  # of those that wait; its holder waits for nothing
         self._turn = threading.Lock()
 
     def record(self, row: Received, timeout_s: float = BUSY_SECONDS) -> None:
@@ -200,13 +203,18 @@ class JournalWriter:
             It was not within `timeout_s`.
         """
         entry = _Entry(row)
-        self._waiting.append(entry)
+        with self._line:
+            self._waiting.append(entry)
         if not self._turn.acquire(timeout=timeout_s):
+            with self._line:
+                if entry in self._waiting:  # else another thread commits it just now
+                    self._waiting.remove(entry)
             raise TimeoutError("the journal took too long")
         try:
             while not entry.done:  # another thread may have had it in its batch
-                batch = self._waiting[:MAX_BATCH]
-                del self._waiting[: len(batch)]
+                with self._line:
+                    batch = self._waiting[:MAX_BATCH]
+                    del self._waiting[: len(batch)]
                 self._commit(batch)
         finally:
             self._turn.release()

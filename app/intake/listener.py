@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.intake.journal import JournalWriter
-from app.intake.slots import Slots
+from app.intake.slots import Connections, Slots
 from app.intake.spool import Spool
 from app.intake.tls import listener_context
 from app.intake.turned_away import Door, note_rejected
@@ -99,12 +99,13 @@ def _server_class(
     context = listener_context(config.tls_certificate, config.tls_private_key, config.tls_ca)
     allowed = tuple(ipaddress.ip_network(network) for network in config.allowed_addresses)
     most = config.max_associations + wire.SPARE_CONNECTIONS
+    most_per_peer = config.max_associations_per_peer + wire.SPARE_PER_PEER
 
     class Server(wire.ListenerServer):
         tls = context
         max_instance_bytes = config.max_instance_bytes
         networks = allowed
-        connections = threading.Semaphore(most)
+        connections = Connections(most, most_per_peer)
 
     Server.listening, Server.slots, Server.door = listening, slots, door
     Server.spool, Server.journal = spool, journal

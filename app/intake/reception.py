@@ -110,6 +110,7 @@ class Reception(DIMSEServiceProvider):
         self._command = bytearray()
         self._loose = 0  # bytes of the message under way that are held in memory
         self._incoming: Incoming | None = None
+        self._refusals: set[int] = set()  # statuses that the log has from this association
         self._others_data = False  # a data set follows that is none of a C-STORE
         self.stirred = threading.Event()
 
@@ -205,7 +206,8 @@ class Reception(DIMSEServiceProvider):
         assert self._incoming is not None
         incoming, self._incoming = self._incoming, None
         status = self._keep(incoming)
-        if status != statuses.SUCCESS:
+        if status != statuses.SUCCESS and status not in self._refusals:
+            self._refusals.add(status)  # once: a peer could fill the disk with them
             log.error("event=refused status=%#06x", status)
         return as_pdu(incoming.context_id, store_response(incoming.command, status))
 

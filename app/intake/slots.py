@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import threading
+from collections import Counter
 from ctypes import c_uint64
 from typing import Any
 
@@ -72,3 +73,33 @@ class Slots:
             for at in range(0, len(self._table), self._max)
         ]
         return counts[self._own.start // self._max] > min(counts)
+
+
+class Connections:
+    """How many connections one listener has, those included that no association will come of.
+
+    Parameters
+    ----------
+    most, most_per_peer : int
+        In all, and from one address.
+    """
+
+    def __init__(self, most: int, most_per_peer: int) -> None:
+        self._most, self._most_per_peer = most, most_per_peer
+        self._by_peer: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, address: str) -> bool:
+        """Count one more; False, and nothing counted, where a limit is reached."""
+        with self._lock:
+            if self._by_peer.total() >= self._most or self._by_peer[address] >= self._most_per_peer:
+                return False
+            self._by_peer[address] += 1
+            return True
+
+    def release(self, address: str) -> None:
+        """It is closed."""
+        with self._lock:
+            self._by_peer[address] -= 1
+            if not self._by_peer[address]:
+                del self._by_peer[address]

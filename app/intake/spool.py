@@ -240,9 +240,9 @@ class Draft:
         self.size += len(data)
 
     def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:  # forgotten first: it is closed even where closing complains
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _nothing_left(self) -> Iterator[None]:

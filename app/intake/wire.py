@@ -33,16 +33,17 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from app.intake.journal import JournalWriter
 from app.intake.reception import TICK_SECONDS, Reception
-from app.intake.slots import Slots
+from app.intake.slots import Connections, Slots
 from app.intake.spool import Spool
 from app.intake.turned_away import Door
 
-PDU_SECONDS = 30.0  # from the first byte of a PDU to its last
+PDU_SECONDS = 30.0  # for a PDU's head, and again for what follows it
 FIRST_PDU_SECONDS = 5.0  # the same while the association is not accepted
 TLS_SECONDS = 5.0  # for the whole handshake
 # An A-ASSOCIATE-RQ is not bound by max_pdu, and one with all contexts has 300 kB.
 MIN_PDU_LIMIT = 1 << 20
 SPARE_CONNECTIONS = 64  # beyond the caps: told so politely; beyond these, closed
+SPARE_PER_PEER = 16  # the same for one address
 YIELD_SECONDS = 0.003  # a lead for a listener that has less to do
 
 CONNECTION_CLOSED = "Evt17"
@@ -88,7 +89,9 @@ class BoundedSocket(AssociationSocket):
 
     def __init__(self, association: Association, client_socket: socket.socket) -> None:
         super().__init__(association, client_socket=client_socket)
-        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._woken: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waking = threading.Lock()
+        self._is_over = False
         self._unread = b""  # a PDU's head that was looked at
         self._buffer = bytearray()
         self._flags = 0
@@ -106,19 +109,23 @@ class BoundedSocket(AssociationSocket):
         if isinstance(self.socket, ssl.SSLSocket):
             self.socket.settimeout(PDU_SECONDS)
         elif self.socket is not None:
-            self.socket.settimeout(None)
             limit = struct.pack("ll", int(PDU_SECONDS), 0)  # struct timeval
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.socket.setsockopt(socket.SOL_SOCKET, option, limit)
+            self.socket.settimeout(None)  # last: without a limit not even for a moment
             self._flags = socket.MSG_WAITALL
 
     def wake(self) -> None:
         """From another thread: there is something to send, or room to read on."""
-        os.eventfd_write(self._woken, 1)
+        with self._waking:  # a closed descriptor's number may be that of an image by now
+            if not self._is_over:
+                os.eventfd_write(self._woken, 1)
 
     def forget_wakes(self) -> None:
         """Once both threads have ended."""
-        os.close(self._woken)
+        with self._waking:
+            self._is_over = True
+            os.close(self._woken)
 
     @property
     def ready(self) -> bool:
@@ -202,8 +209,11 @@ class BoundedSocket(AssociationSocket):
         return True
 
     def _take_values(self, view: memoryview) -> None:
-        at = 0
-        while at < len(view):
+        """Deal with each data value, unless the association has ended over one before it."""
+        at, dul = 0, self.assoc.dul
+        while at < len(view) and self.event_queue.empty() and not dul._kill_thread:
+            if self.assoc._sent_abort:
+                return
             size, context_id, control = PDV_HEAD.unpack_from(view, at)
             end = at + 4 + size  # the length counts what follows it
             if size < 2 or end > len(view):
@@ -261,12 +271,13 @@ class Connection(RequestHandler):
             if admitted is None:
                 self.server.door.turned_away("tls", self.client_address[0])
         finally:
-            if admitted is not None:
-                _end(*admitted)
-            self.server.shutdown_request(self.request)
-            if slot is not None:
-                self.server.slots.release(slot)
-            self.server.connections.release()
+            with contextlib.ExitStack() as stack:  # in reverse, each even where another fails
+                stack.callback(self.server.connections.release, self.client_address[0])
+                if slot is not None:
+                    stack.callback(self.server.slots.release, slot)
+                stack.callback(lambda: self.server.shutdown_request(self.request))
+                if admitted is not None:
+                    stack.callback(_end, *admitted)
 
     def _handshake(self, context: ssl.SSLContext) -> ssl.SSLSocket:
         self.request.settimeout(TLS_SECONDS)  # for all of the handshake, not for each read
@@ -327,7 +338,7 @@ class ListenerServer(ThreadedAssociationServer):
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     slots: Slots
     door: Door
-    connections: threading.Semaphore
+    connections: Connections
 
     def server_bind(self) -> None:
         """The parent has bound."""
@@ -357,7 +368,7 @@ class ListenerServer(ThreadedAssociationServer):
             log.warning("event=refused why=address address=%s", address)
             self.door.turned_away("address", str(address))
             return False
-        if not self.connections.acquire(blocking=False):
+        if not self.connections.take(client_address[0]):
             log.warning("event=refused why=connections address=%s", address)
             self.door.turned_away("connections", str(address))
             return False

@@ -52,6 +52,20 @@ def test_the_same_instance_again_changes_nothing_other_bytes_do(tmp_path: Path) 
     assert connection.execute("SELECT COUNT(*) FROM instances").fetchone()[0] == 2
 
 
+def test_a_row_that_waited_too_long_is_not_written_later(tmp_path: Path) -> None:
+    file = tmp_path / "journal.db"
+    connection = journal.prepare(file)
+    writer = JournalWriter(file)
+
+    with writer._turn, pytest.raises(TimeoutError):
+        writer.record(row(1), timeout_s=0.01)
+    writer.record(row(2))
+    writer.close()
+
+    found = connection.execute("SELECT sop_instance_uid FROM instances").fetchall()
+    assert [uid for (uid,) in found] == [row(2).sop_instance_uid]
+
+
 def test_a_journal_that_fails_says_so_to_every_waiting_thread(tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     connection = journal.prepare(file)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
+from app.delivery.answers import keep_answers
 from app.intake.turned_away import TurnedAway, take
+from app.intake.wire import SPARE_CONNECTIONS, SPARE_PER_PEER
 from tests.app.conftest import Listener, until
 from tests.app.instances import STUDY, encoded, instance, write
+from tests.e2e.raw_peer import ASSOCIATE_RJ, RawPeer, associate_rq
 
 STORESCU = Path("/usr/bin/storescu")  # pynetdicom installs another one of that name
 needs_dcmtk = pytest.mark.skipif(not STORESCU.exists(), reason="dcmtk is not installed")
@@ -49,7 +53,9 @@ def associate(port: int, datasets: Sequence[Dataset] = (), *, calling: str = "PA
     entity.add_requested_context(Verification)
     for dataset in datasets:
         entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    return entity.associate("127.0.0.1", port, ae_title="ANY")
+    association = entity.associate("127.0.0.1", port, ae_title="ANY")
+    keep_answers(association)
+    return association
 
 
 def send(port: int, *datasets: Dataset) -> list[int]:
@@ -235,6 +241,22 @@ def test_a_cap_rejects_for_the_moment(
     until(lambda: echo(listener.port) == 0)
     for association in held:
         association.release()
+
+
+def test_one_silent_peer_does_not_take_every_connection(start_listener: Start) -> None:
+    listener = start_listener(max_associations=2, max_associations_per_peer=2)
+    until(lambda: echo(listener.port) == 0)
+    share, beyond = 2 + SPARE_PER_PEER, 2 + SPARE_CONNECTIONS
+    with ExitStack() as stack:
+        for _ in range(beyond):
+            stack.enter_context(RawPeer(listener.port))
+        last = stack.enter_context(RawPeer(listener.port))
+        assert share < beyond
+        assert last.socket.recv(1) == b""  # at once, not after the seconds that silence may last
+
+        other = stack.enter_context(RawPeer(listener.port, source="127.0.0.2"))
+        other.send(associate_rq(CTImageStorage, [ExplicitVRLittleEndian]))
+        assert other.receive()[0] == ASSOCIATE_RJ  # told so, not just closed
 
 
 @pytest.mark.parametrize(
