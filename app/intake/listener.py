@@ -10,6 +10,7 @@ gone. What a peer may do to it is bounded in `wire`, what it is answered is in
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -161,7 +162,7 @@ def run_listener(
     journal = JournalWriter(spool.journal_file)
     slots = Slots(table, row, config.max_associations, config.max_associations_per_peer)
     door = Door(config.spool)
-    negotiation.remember_uids()
+    negotiation.remember_items()
     entity = _application_entity(config)
     server = entity.make_server(
         ("", 0),
@@ -172,6 +173,7 @@ def run_listener(
         server_class=_server_class(config, listening, spool, journal, slots, door),
         request_handler=wire.Connection,
     )
+    gc.freeze()  # pynetdicom collects once in a minute's connections: not all that was imported
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)
     accepting.start()
     try:

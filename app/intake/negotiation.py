@@ -5,17 +5,20 @@ Written against pynetdicom 3.0.4, which is pinned.
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
 from typing import Any
 
 from pydicom import config as pydicom_config
 from pydicom.uid import UID
-from pynetdicom import pdu_items, presentation, service_class
+from pynetdicom import pdu, pdu_items, presentation, service_class
 from pynetdicom.events import Event
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.utils import set_uid
 
-MAX_REMEMBERED_UIDS = 4096
+MAX_REMEMBERED = 4096  # of each kind
+MAX_REMEMBERED_BYTES = 512  # of an item; one for all of our syntaxes has fewer
+PROPOSED_CONTEXT = 0x20  # PS3.8 9.3.2.2
 NEVER_OFFERED = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query
 
 # What pydicom and the decoders that we depend on can read. Any other is taken too, where a peer
@@ -62,7 +65,7 @@ def choose_contexts(event: Event) -> None:
     request.presentation_context_definition_list = contexts
 
 
-@lru_cache(MAX_REMEMBERED_UIDS)
+@lru_cache(MAX_REMEMBERED)
 def is_offered(abstract_syntax: str) -> bool:
     """Whether it is verification, storage, or unknown to pynetdicom and so taken for storage."""
     return uid_to_service_class(abstract_syntax) in (
@@ -72,15 +75,15 @@ def is_offered(abstract_syntax: str) -> bool:
     )
 
 
-def remember_uids() -> None:
-    """Make and check each UID once in this process, and not for every context of every peer.
+def remember_items() -> None:
+    """Read, check and write each UID and presentation context once in this process.
 
-    A peer proposes up to 128 contexts, and pynetdicom makes and checks each of their UIDs up to
-    seven times: most of what an association costs. Its own check stays; that of pydicom, which
-    only warns, goes.
+    A peer proposes up to 128 contexts, most senders the same ones each time, and many open an
+    association for each image. pynetdicom makes and checks each UID up to seven times: most of
+    what an association costs. Its own check stays; that of pydicom, which only warns, goes.
     """
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-    remembered = lru_cache(MAX_REMEMBERED_UIDS)(set_uid)
+    remembered = lru_cache(MAX_REMEMBERED)(set_uid)
 
     def add_transfer_syntax(context: presentation.PresentationContext, syntax: Any) -> None:
         uid: UID | None = remembered(syntax, "transfer_syntax")
@@ -90,3 +93,40 @@ def remember_uids() -> None:
     for module in (pdu_items, presentation):
         module.set_uid = remembered  # type: ignore[attr-defined]
     presentation.PresentationContext.add_transfer_syntax = add_transfer_syntax  # type: ignore
+    pdu.A_ASSOCIATE_RQ._wrap_generate_items = _read_items  # type: ignore[method-assign,assignment]
+    pdu_items.PresentationContextItemAC.encode = _write_context  # type: ignore
+
+
+def _read_items(rq: pdu.A_ASSOCIATE_RQ, encoded: bytes) -> list[pdu_items.PDUItem]:
+    return [
+        _proposed(item)
+        if kind == PROPOSED_CONTEXT and len(item) <= MAX_REMEMBERED_BYTES
+        else _item(kind, item)
+        for kind, item in rq._generate_items(encoded)
+    ]
+
+
+@lru_cache(MAX_REMEMBERED)
+def _proposed(encoded: bytes) -> pdu_items.PDUItem:
+    """One that many associations share: it is only read."""
+    return _item(PROPOSED_CONTEXT, encoded)
+
+
+def _item(kind: int, encoded: bytes) -> pdu_items.PDUItem:
+    item: pdu_items.PDUItem = pdu.PDU_ITEM_TYPES[kind]()
+    item.decode(encoded)
+    return item
+
+
+def _write_context(item: pdu_items.PresentationContextItemAC) -> bytes:
+    return _answered(
+        item.presentation_context_id, item.result_reason, str(item.transfer_syntax or "")
+    )
+
+
+@lru_cache(MAX_REMEMBERED)
+def _answered(context_id: int, result: int, transfer_syntax: str) -> bytes:
+    """A presentation context item of an A-ASSOCIATE-AC (PS3.8 9.3.3.2)."""
+    syntax = transfer_syntax.encode("ascii")
+    named = struct.pack(">BxH", 0x40, len(syntax)) + syntax
+    return struct.pack(">BxHBxBx", 0x21, 4 + len(named), context_id, result) + named
