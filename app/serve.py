@@ -318,28 +318,31 @@ class Service:
             if (wanted := self._planner.wanted(study)) is None:
                 continue
             self._planner.forget(study)
+            task = Task(
+                self._ledger.journal_id,
+                study.name,
+                study.study_uid,
+                study.version,
+                study.trial,
+                study.recorded_at,
+                wanted.deliver,
+                wanted.routed,
+                wanted.priority,
+                status=wanted.status,
+            )
+            self._set_current(study)
+            if rejected := self._ledger.rejected(study):
+                # Now, and whatever comes of what is left: results of rejected images mislead.
+                self._host.take_back(task, [one.key for one in self._destinations])
             if wanted.is_nothing:
-                self._move(study, State.NOT_APPLICABLE, "no route wants it")
+                why = f"no route wants it; {rejected}" if rejected else "no route wants it"
+                self._move(study, State.NOT_APPLICABLE, why)
                 continue
             write_manifest(self._spool, study.name, self._ledger.inputs(study))
-            self._set_current(study)
             # First this: images that come from now on make another version. Where it is cut
             # off before the next line, the next start finds no workflow and begins anew.
             self._move(study, State.QUEUED)
-            self._host.enqueue(
-                Task(
-                    self._ledger.journal_id,
-                    study.name,
-                    study.study_uid,
-                    study.version,
-                    study.trial,
-                    study.recorded_at,
-                    wanted.deliver,
-                    wanted.routed,
-                    wanted.priority,
-                    status=wanted.status,
-                )
-            )
+            self._host.enqueue(task)
 
     def _hear_workflows(self) -> bool:
         """Bring what they told into the ledger; whether there was anything."""

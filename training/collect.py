@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ from training.refusals import (
     NotTrainable,
     SegChanged,
     SourceGone,
+    SourceRejected,
 )
 from training.state import StateDir, locked, sync_folder, write_durably
 
@@ -109,6 +110,7 @@ def collect(
     state: StateDir,
     holdout_fraction: float,
     max_cases: int | None = None,
+    rejected: Collection[tuple[str, str]] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collected:
     """Make the data set of a bundle's confirmed results.
@@ -127,6 +129,8 @@ def collect(
         For patients that are seen for the first time.
     max_cases : int or None
         Learn from only so many, those that were confirmed last. The hold-out stays whole.
+    rejected : collection of (str, str)
+        Study and SOP Instance UID of images that their source took back.
     progress : callable
         Called with cases done and in all.
 
@@ -150,7 +154,10 @@ def collect(
             (partial / folder).mkdir(parents=True)
         try:
             patients = Patients(state, holdout_fraction)
-            return _collect(chosen, archive, card, state, patients, max_cases, partial, progress)
+            taken_back = frozenset(rejected)
+            return _collect(
+                chosen, archive, card, state, patients, max_cases, taken_back, partial, progress
+            )
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -175,6 +182,7 @@ def _collect(
     state: StateDir,
     patients: Patients,
     max_cases: int | None,
+    rejected: frozenset[tuple[str, str]],
     partial: Path,
     progress: Callable[[int, int], None],
 ) -> Collected:
@@ -183,7 +191,7 @@ def _collect(
     for done, result in enumerate(results):
         progress(done, len(results))
         try:
-            cases.append(_make_case(result, archive, card, patients, partial))
+            cases.append(_make_case(result, archive, card, patients, rejected, partial))
         except ArchiveUnreachable:
             raise
         except Refusal as refusal:
@@ -215,7 +223,12 @@ def _limited(cases: list[Case], max_cases: int | None, folder: Path) -> list[Cas
 
 
 def _make_case(
-    result: ConfirmedResult, archive: Archive, card: Card, patients: Patients, folder: Path
+    result: ConfirmedResult,
+    archive: Archive,
+    card: Card,
+    patients: Patients,
+    rejected: frozenset[tuple[str, str]],
+    folder: Path,
 ) -> Case:
     if result.seg_sop_instance_uid is None or result.seg_sha256 is None:
         raise NothingLabelled(result.sr_sop_instance_uid)
@@ -225,6 +238,9 @@ def _make_case(
     with tempfile.TemporaryDirectory(dir=folder) as source:
         archive.fetch_series(result.study_instance_uid, result.series_instance_uid, Path(source))
         volume = _volume(result, Path(source), card)
+    sources = {(result.study_instance_uid, str(h.SOPInstanceUID)) for h in volume.headers}
+    if taken_back := sources & rejected:
+        raise SourceRejected(result.series_instance_uid, len(taken_back))
     issuer, patient_id, _ = patient_identity(volume.headers[0])
     if not patient_id:
         raise NoIdentity(result.study_instance_uid)

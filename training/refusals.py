@@ -11,7 +11,8 @@ TrainingRefusal                  RL-1300
 │   ├── SourceChanged            RL-1315
 │   ├── SegUnfit                 RL-1316
 │   ├── NoIdentity               RL-1317
-│   └── NothingLabelled          RL-1318
+│   ├── NothingLabelled          RL-1318
+│   └── SourceRejected           RL-1319
 ├── NothingCollected             RL-1320   data set
 ├── DatasetChanged               RL-1321
 ├── NotTrainable                 RL-1330   run
@@ -158,6 +159,18 @@ class NothingLabelled(CaseRefusal):
         super().__init__(
             f"result {sr_uid} has no SEG: nothing was found in it, and what was not found counts "
             "as unlabelled, not as absent."
+        )
+
+
+class SourceRejected(CaseRefusal):
+    """The department that sent the images has taken some of them back."""
+
+    code = "RL-1319"
+
+    def __init__(self, series_uid: str, count: int) -> None:
+        super().__init__(
+            f"series {series_uid}: {count} of its instances were rejected by their source since "
+            "the result was confirmed. It is no label any more."
         )
 
 

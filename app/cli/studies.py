@@ -86,6 +86,7 @@ def show(study: Annotated[str, STUDY], as_json: Annotated[bool, JSON] = False) -
         records = [
             {**_record(version), "instances": len(ledger.inputs(version))} for version in versions
         ]
+        records[-1]["rejected"] = ledger.rejected(newest)
     if as_json:
         typer.echo(json.dumps(records, indent=1))
         return

@@ -79,6 +79,7 @@ def collect(
             state=state,
             holdout_fraction=settings.holdout_fraction,
             max_cases=max_cases,
+            rejected=rejected_images(settings.spool),
             progress=progress,
         )
     manifest = collected.manifest
@@ -304,6 +305,17 @@ def status(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
         f"hold-out of the latest data set: {holdout['patients']} patients",
     ]
     _answer(answer, lines, as_json)
+
+
+def rejected_images(spool: Path) -> frozenset[tuple[str, str]]:
+    """What the sources of images took back, as far as this machine's listener was told."""
+    from app.intake.rejections import all_rejected
+    from app.workflow.triage import opened
+
+    if not (spool / "journal.db").is_file():
+        return frozenset()  # images come in elsewhere
+    with opened(spool) as ledger:
+        return all_rejected(ledger.connection)
 
 
 def confirmed_results(state_dir: Path) -> list[ConfirmedResult]:

@@ -52,9 +52,10 @@ def conflicts(connection: sqlite3.Connection, study_uid: str) -> list[Contents]:
 
 
 def count_uids(connection: sqlite3.Connection, study_uid: str) -> int:
-    """How many SOP Instance UIDs of others the study holds."""
+    """How many SOP Instance UIDs of others, not rejected by them, the study holds."""
     (count,) = connection.execute(
-        "SELECT COUNT(DISTINCT sop_instance_uid) FROM instances WHERE study_uid = ? AND ours = 0",
+        "SELECT COUNT(DISTINCT sop_instance_uid) FROM instances"
+        " WHERE study_uid = ? AND ours = 0 AND excluded <> 3",
         (study_uid,),
     ).fetchone()
     return int(count)

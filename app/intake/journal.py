@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS instances (
   version INTEGER,                       -- study version it first belonged to
   ours INTEGER NOT NULL DEFAULT 0,       -- 1: a result of radloop that came back
   excluded INTEGER NOT NULL DEFAULT 0,   -- -1, 1: a person said this, another content is right;
-                                         -- 2: decoded, it is one that was there before
+                                         -- 2: decoded, it is one that was there before;
+                                         -- 3: its source has rejected it
   differs TEXT NOT NULL DEFAULT '',      -- from an earlier content of its UID: identity, or in what
   UNIQUE (sop_instance_uid, digest)
 );
@@ -66,6 +67,12 @@ INSERT OR IGNORE INTO identity VALUES (1, lower(hex(randomblob(4))));
 CREATE TABLE IF NOT EXISTS marks (
   feed TEXT PRIMARY KEY,                 -- URL of an Orthanc
   last INTEGER NOT NULL                  -- sequence number of its last change that was dealt with
+);
+CREATE TABLE IF NOT EXISTS rejected (
+  sop_instance_uid TEXT NOT NULL,
+  study_uid TEXT NOT NULL,
+  title TEXT NOT NULL,                   -- code of the rejection note's title
+  PRIMARY KEY (sop_instance_uid, study_uid)
 );
 CREATE TABLE IF NOT EXISTS counts (
   kind TEXT NOT NULL,                    -- step, or failure

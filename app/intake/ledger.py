@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from app.intake import conflicts, journal
+from app.intake import conflicts, journal, rejections
 from app.intake.comparer import Comparer
 from app.intake.peek import Peek, UnreadableError, peek
 from app.intake.spool import Spool
@@ -52,6 +52,8 @@ UNFINISHED = (State.QUEUED, State.RUNNING, State.DELIVERING)
 PENDING = (State.RECEIVING, State.READY, *UNFINISHED)
 RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
+ALL_REJECTED = "its source has rejected every instance that came"
+SAME = 2  # in `instances.excluded`: decoded, it is one that was there before
 
 
 def generation(version: int, trial: int) -> int:
@@ -207,10 +209,14 @@ class Ledger:
         changes: list[StudyVersion] = []
         found: list[tuple[int, Peek | None]] = []
         differs: dict[int, str | None] = {}
+        notes: dict[int, rejections.Rejection] = {}
         until = time.monotonic() + self.patience_s
         for row in rows:
             try:
-                header = peek(self.spool.path(row["name"]))
+                path = self.spool.path(row["name"])
+                header = peek(path)
+                if (rejection := rejections.read_rejection(path, header)) is not None:
+                    notes[row["id"]] = rejection
                 if not header.ours and not self._compare(row, differs):
                     break
                 found.append((row["id"], header))
@@ -229,6 +235,8 @@ class Ledger:
         try:
             for row_id, seen in found:
                 changes += self._assign(row_id, seen, differs.get(row_id, ""))
+                if row_id in notes:
+                    changes += self._note(notes[row_id])
             self.connection.execute("COMMIT")
         except BaseException:
             self.connection.execute("ROLLBACK")
@@ -269,35 +277,62 @@ class Ledger:
         latest = self.latest(seen.study_instance_uid)
         changes: list[StudyVersion] = []
         if differs is None and latest is not None:  # of a study that is known: nothing new
-            self.connection.execute(
-                "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, excluded = 2"
-                " WHERE id = ?",
-                (seen.study_instance_uid, latest.version, row_id),
-            )
+            self._set_aside(row_id, seen, latest, SAME)
             return []
+        if not seen.ours and rejections.is_rejected(
+            self.connection, seen.sop_instance_uid, seen.study_instance_uid
+        ):
+            if latest is None:
+                latest = self._open(seen.study_instance_uid, 1, State.NOT_APPLICABLE, ALL_REJECTED)
+                changes.append(latest)
+            self._set_aside(row_id, seen, latest, rejections.REJECTED)
+            return changes
         if seen.ours:
             if latest is None:
                 latest = self._open(seen.study_instance_uid, 1, State.NOT_APPLICABLE, ONLY_OURS)
                 changes.append(latest)
         else:
-            self._last_instance[seen.study_instance_uid] = self.clock()
-            if latest is None:
-                latest = self._open(seen.study_instance_uid, 1, State.RECEIVING)
-                changes.append(latest)
-            elif latest.state is State.READY:
-                latest = self.move(latest, State.RECEIVING, "more instances came")
-                changes.append(latest)
-            elif latest.state is not State.RECEIVING:
-                if latest.state in UNFINISHED:
-                    changes.append(self.move(latest, State.SUPERSEDED, "more instances came"))
-                latest = self._open(seen.study_instance_uid, latest.version + 1, State.RECEIVING)
-                changes.append(latest)
+            latest, changes = self._renew(seen.study_instance_uid, latest, "more instances came")
         self.connection.execute(
             "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, ours = ?, differs = ?"
             " WHERE id = ?",
             (seen.study_instance_uid, latest.version, int(seen.ours), differs or "", row_id),
         )
         return changes
+
+    def _renew(
+        self, uid: str, latest: StudyVersion | None, why: str
+    ) -> tuple[StudyVersion, list[StudyVersion]]:
+        """A version that is being received, the present one or the next; and what changed."""
+        self._last_instance[uid] = self.clock()
+        if latest is None:
+            opened = self._open(uid, 1, State.RECEIVING)
+            return opened, [opened]
+        if latest.state is State.RECEIVING:
+            return latest, []
+        if latest.state is State.READY:
+            moved = self.move(latest, State.RECEIVING, why)
+            return moved, [moved]
+        changes = []
+        if latest.state in UNFINISHED:
+            changes.append(self.move(latest, State.SUPERSEDED, why))
+        opened = self._open(uid, latest.version + 1, State.RECEIVING)
+        return opened, [*changes, opened]
+
+    def _note(self, rejection: rejections.Rejection) -> list[StudyVersion]:
+        """A rejection, also of images of other studies than the note's."""
+        changes = []
+        for uid in rejections.note(self.connection, rejection):
+            changes += self._renew(uid, self.latest(uid), "instances were rejected")[1]
+        return changes
+
+    def _set_aside(self, row_id: int, seen: Peek, study: StudyVersion, why: int) -> None:
+        """It is of the study, and nothing new."""
+        self.connection.execute(
+            "UPDATE instances SET grouped = 1, study_uid = ?, version = ?, excluded = ?"
+            " WHERE id = ?",
+            (seen.study_instance_uid, study.version, why, row_id),
+        )
 
     def complete(
         self,
@@ -329,8 +364,13 @@ class Ledger:
             recorded_at = time.strftime("%Y%m%d%H%M%S")
             conflict = conflicts.reason(self.connection, study.study_uid)
             state = State.FAILED if conflict else State.READY
-            changes.append(self.move(study, state, conflict, recorded_at=recorded_at))
+            reason = conflict or self.rejected(study)
+            changes.append(self.move(study, state, reason, recorded_at=recorded_at))
         return changes
+
+    def rejected(self, study: StudyVersion) -> str:
+        """What its source took back, as a sentence; empty where nothing was."""
+        return rejections.rejected(self.connection, study.study_uid)
 
     def inputs(self, study: StudyVersion) -> list[str]:
         """Names in the spool of all instances of a version, in order of arrival; not ours."""

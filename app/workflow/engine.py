@@ -36,6 +36,7 @@ MAX_RETRY_SECONDS = 60.0
 MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
 SILENT_SECONDS = 15.0
 SWEEP_SECONDS = 3.0
+REJECTED_STAYS = "results whose images were rejected are still there: {}"
 STEP_TRIES = 6  # where the database itself is in trouble: half a minute
 CLEAN_SECONDS = 60.0
 CLEAN_BATCH = 500
@@ -261,6 +262,20 @@ class Engine:
             for key in task.status if name else ():
                 self._show(task, key, name, 1)
 
+        @dbos.step(name="take_back", retries_allowed=True, max_attempts=STEP_TRIES)
+        def take_back(values: dict[str, Any], key: str) -> dict[str, Any]:
+            return vars(steps.take_back(Task.of(values), key))
+
+        @dbos.workflow(name="withdraw", max_recovery_attempts=MAX_RECOVERIES)
+        def withdraw(values: dict[str, Any], key: str, tries: int) -> None:
+            task, came = Task.of(values), Carried(**take_back(values, key))
+            if came.state == "later":
+                self._take_back(task, key, tries + 1)
+            elif came.state == "refused":
+                log.error("event=rejected_result_stays study=%s", task.study_uid)
+                said = {"reason": REJECTED_STAYS.format(came.reason), "destinations": [key]}
+                tell(values, "failed", said)
+
         @dbos.workflow(name="status", max_recovery_attempts=MAX_RECOVERIES)
         def status(values: dict[str, Any], key: str, name: str, tries: int) -> None:
             task, came = Task.of(values), Carried(**carry_status(values, key, name))
@@ -340,6 +355,18 @@ class Engine:
             tries,
             told,
         )
+
+    def take_back(self, task: Task, keys: Sequence[str]) -> None:
+        """Withdraw what earlier versions found, since images of theirs were rejected."""
+        for key in keys:
+            self._take_back(task, key, 1)
+
+    def _take_back(self, task: Task, key: str, tries: int) -> None:
+        """The next try at one destination."""
+        wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
+        identifier = f"{_study_id(task)}-{key}-rejected-n{tries}"
+        queue, values = DELIVERY + key, task.values()
+        self._enqueue(queue, "withdraw", identifier, task.priority, wait_s, values, key, tries)
 
     def _show(self, task: Task, key: str, name: str, tries: int) -> None:
         """The next try to bring a status to one destination."""

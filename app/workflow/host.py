@@ -85,7 +85,7 @@ class Host:
                 )
         except SQLAlchemyError as error:
             raise DatabaseUnusable(url, type(error).__name__) from error
-        self.enqueue = self._engine.enqueue
+        self.enqueue, self.take_back = self._engine.enqueue, self._engine.take_back
         self.waiting, self.end = self._engine.waiting, self._engine.end
         self.notify = self._engine.notify
         self._worker = Supervisor(factory, settings.study_timeout_s, settings.worker_max_bytes)

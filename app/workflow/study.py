@@ -42,6 +42,7 @@ SPOOL_INCOMPLETE = (
     "Restore the spool from its backup, then `radloop studies retry`."
 )
 SUPERSEDED: Literal["superseded"] = "superseded"
+REJECTED = "its images were rejected by their source"
 RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR", "STATUS")
 
 
@@ -241,7 +242,36 @@ class StudySteps:
             return Carried("refused", DeliveryDefect(destination.name, error).reason)
         return Carried("delivered", where)
 
-    def _withdraw(self, destination: Destination, task: Task, old: Sequence[Written]) -> list[str]:
+    def take_back(self, task: Task, key: str) -> Carried:
+        """Withdraw from one destination what an earlier version found: its images were rejected.
+
+        Not what this version found, and never what a reader confirmed.
+        """
+        destination = self._destinations.get(key)
+        if destination is None:
+            return Carried("refused", DestinationUnknown(key, sorted(self._destinations)).reason)
+        try:
+            if not self._is_current(task):
+                return Carried(SUPERSEDED)
+            mine = [written for _, written in objects_in(self._settings.output_dir / task.name)]
+            old = [one for one in self._replaced(task, mine) if one.kind != "STATUS"]
+            if left := self._withdraw(destination, task, old, REJECTED):
+                return Carried("refused", OlderResultGone(destination.name, left).reason)
+        except DestinationUnreachable as refusal:
+            return Carried("later", refusal.reason)
+        except Refusal as refusal:
+            return Carried("refused", refusal.reason)
+        except Exception as error:  # noqa: BLE001  (as in `carry`)
+            return Carried("refused", DeliveryDefect(destination.name, error).reason)
+        return Carried("delivered", destination.name)
+
+    def _withdraw(
+        self,
+        destination: Destination,
+        task: Task,
+        old: Sequence[Written],
+        because: str = SUPERSEDED,
+    ) -> list[str]:
         """Take back what has a file yet; SOP Instance UIDs of what has none."""
         if not old:
             return []
@@ -255,7 +285,7 @@ class StudySteps:
         found = {e.sop_instance_uid: files.get((e.sop_instance_uid, e.sha256)) for e in old}
         paths = [path for path in found.values() if path is not None]
         if paths:
-            destination.withdraw(paths, SUPERSEDED, task.recorded_at)
+            destination.withdraw(paths, because, task.recorded_at)
         return [uid for uid, path in found.items() if path is None]
 
     def _replaced(self, task: Task, new: Sequence[Written]) -> list[Written]:

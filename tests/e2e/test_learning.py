@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ import pytest
 
 from app.demo.orthanc import Orthanc, find_orthanc, running_orthanc
 from app.graph import analyse
+from app.intake.journal import Received, insert, prepare
+from app.intake.ledger import Ledger
+from app.intake.spool import Spool
 from app.verdicts.record import ObjectRef, Verdict, append_verdict
 from operators.models.card import Card, load_card
 from operators.models.warm import WarmModels
+from tests.app.instances import encoded
 from tests.e2e.serving import environment
 from tests.e2e.test_serve import ask
+from tests.rejection import rejection_note
 from tests.series import Ball, centred_grid, oblique, render, write_ct_series
 from tests.training.making import TEST_BUNDLES, add_challenger, make_dataset, threshold_weights
 from tests.training.test_gate import patients
@@ -257,6 +263,26 @@ def test_what_is_gone_or_changed_is_left_out_by_name(
 
     site.forget("Series", four.verdict.series_instance_uid)
     assert "RL-1310: none of 4 confirmed results" in site.refusal("collect")
+
+
+@pytest.mark.orthanc
+def test_images_that_were_taken_back_are_no_labels(site: Site, results: dict[str, Result]) -> None:
+    one, two = (results[patient] for patient in PEOPLE[:2])
+    for result in (one, two):
+        site.send(result)
+    site.give(one.verdict, two.verdict)
+    note = rejection_note([pydicom.dcmread(sorted((one.folder / "in").iterdir())[0])])
+    uid = str(note.SOPInstanceUID)
+    spool = Spool(site.folder / "spool")
+    with closing(prepare(spool.journal_file)) as connection:
+        kept = spool.keep(uid, b"", encoded(note))
+        insert(connection, [Received(uid, kept.digest, "", "", kept.name, kept.size, "PACS", 0.0)])
+        Ledger(connection, spool).group()
+
+    (left_out,) = site.json("collect", status=4)["left_out"]
+
+    assert left_out["what"] == one.verdict.sr.sop_instance_uid
+    assert "RL-1319" in left_out["reason"] and "1 of its instances" in left_out["reason"]
 
 
 @pytest.mark.orthanc
