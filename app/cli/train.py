@@ -275,8 +275,9 @@ def status(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
     from training.holdout import count_held_out
     from training.promote import champion_of, repair
     from training.refusals import NothingCollected
+    from training.taken_back import learned_from
 
-    _, card, state = _begin(bundle)
+    settings, card, state = _begin(bundle)
     registry = _registry(state)
     champion = champion_of(card, registry)
     repaired = repair(card, registry)
@@ -285,7 +286,13 @@ def status(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
         holdout = {"patients": manifest.patients("holdout"), "manifest": manifest.sha256}
     except NothingCollected:
         holdout = {"patients": 0, "manifest": None}
-    versions = [_row(version, champion) for version in registry.versions(card.name)]
+    known = registry.versions(card.name)
+    studies = {study for study, _ in rejected_images(settings.spool)}
+    learned = learned_from(known, state, studies)
+    versions = [
+        {**_row(version, champion), "taken_back_cases": learned[version.number]}
+        for version in known
+    ]
     answer = {
         "bundle": card.name,
         "champion": {"version": champion.number, "sha256": champion.sha256},
@@ -300,6 +307,7 @@ def status(bundle: BundleOption = None, as_json: JsonOption = False) -> None:
             f"{'champion ' if row['is_champion'] else '         '}version {row['version']}  "
             f"{row['sha256'][:12]}…  {row['origin']}  "
             + (f"gate: {row['gate']['decision']}" if row["gate"] else "not gated")
+            + _taken_back(row["taken_back_cases"])
             for row in versions
         ),
         f"hold-out of the latest data set: {holdout['patients']} patients",
@@ -395,6 +403,12 @@ def _row(version: Version, champion: Version) -> dict[str, Any]:
         "is_champion": version.number == champion.number,
         "gate": {"decision": decision, "report": folder, "sha256": digest} if folder else None,
     }
+
+
+def _taken_back(cases: int | None) -> str:
+    if cases is None:
+        return "; whether it learned from images that were taken back is not known (RL-1321)"
+    return f"; learned from {cases} cases whose images were taken back since" if cases else ""
 
 
 def _answer_change(card: Card, change: Any, as_json: bool) -> None:
