@@ -211,5 +211,9 @@ def test_an_auditor_is_told_who_was_turned_away_and_a_monitor_how_often(tmp_path
             "RADLOOP",
             "STRANGER",
         ]
-        with urllib.request.urlopen(url) as answer:
-            assert b'radloop_refused_peers_total{why="aet"} 1.0' in answer.read()
+
+        def counted() -> bool:  # once the audit message is durable, not before
+            with urllib.request.urlopen(url) as answer:
+                return b'radloop_refused_peers_total{why="aet"} 1.0' in answer.read()
+
+        until(counted, 20)
