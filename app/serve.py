@@ -330,8 +330,10 @@ class Service:
                 wanted.priority,
                 status=wanted.status,
             )
-            self._set_current(study)
-            if rejected := self._ledger.rejected(study):
+            rejected = self._ledger.rejected(study)
+            if rejected or not wanted.is_nothing:
+                self._set_current(study)
+            if rejected:
                 # Now, and whatever comes of what is left: results of rejected images mislead.
                 self._host.take_back(task, [one.key for one in self._destinations])
             if wanted.is_nothing:

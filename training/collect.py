@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def collect(
     state: StateDir,
     holdout_fraction: float,
     max_cases: int | None = None,
-    rejected: Collection[tuple[str, str]] = (),
+    rejected: frozenset[tuple[str, str]] = frozenset(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collected:
     """Make the data set of a bundle's confirmed results.
@@ -129,7 +129,7 @@ def collect(
         For patients that are seen for the first time.
     max_cases : int or None
         Learn from only so many, those that were confirmed last. The hold-out stays whole.
-    rejected : collection of (str, str)
+    rejected : frozenset of (str, str)
         Study and SOP Instance UID of images that their source took back.
     progress : callable
         Called with cases done and in all.
@@ -154,9 +154,8 @@ def collect(
             (partial / folder).mkdir(parents=True)
         try:
             patients = Patients(state, holdout_fraction)
-            taken_back = frozenset(rejected)
             return _collect(
-                chosen, archive, card, state, patients, max_cases, taken_back, partial, progress
+                chosen, archive, card, state, patients, max_cases, rejected, partial, progress
             )
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from app.intake.journal import REJECTED
+
 IDENTITY = "identity"  # in `instances.differs`: the same instance but for who the patient is
 
 
@@ -55,8 +57,8 @@ def count_uids(connection: sqlite3.Connection, study_uid: str) -> int:
     """How many SOP Instance UIDs of others, not rejected by them, the study holds."""
     (count,) = connection.execute(
         "SELECT COUNT(DISTINCT sop_instance_uid) FROM instances"
-        " WHERE study_uid = ? AND ours = 0 AND excluded <> 3",
-        (study_uid,),
+        " WHERE study_uid = ? AND ours = 0 AND excluded <> ?",
+        (study_uid, REJECTED),
     ).fetchone()
     return int(count)
 

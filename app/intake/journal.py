@@ -17,6 +17,7 @@ from pathlib import Path
 SCHEMA_VERSION = 3
 BUSY_SECONDS = 30.0
 MAX_BATCH = 256
+SAME, REJECTED = 2, 3  # in `instances.excluded`
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS instances (
@@ -72,7 +73,7 @@ CREATE TABLE IF NOT EXISTS rejected (
   sop_instance_uid TEXT NOT NULL,
   study_uid TEXT NOT NULL,
   title TEXT NOT NULL,                   -- code of the rejection note's title
-  PRIMARY KEY (sop_instance_uid, study_uid)
+  PRIMARY KEY (study_uid, sop_instance_uid)
 );
 CREATE TABLE IF NOT EXISTS counts (
   kind TEXT NOT NULL,                    -- step, or failure

@@ -53,7 +53,6 @@ PENDING = (State.RECEIVING, State.READY, *UNFINISHED)
 RETRIABLE = (State.FAILED, State.NOT_APPLICABLE, State.DONE, State.DISCARDED)
 ONLY_OURS = "holds only results that radloop wrote"
 ALL_REJECTED = "its source has rejected every instance that came"
-SAME = 2  # in `instances.excluded`: decoded, it is one that was there before
 
 
 def generation(version: int, trial: int) -> int:
@@ -277,7 +276,7 @@ class Ledger:
         latest = self.latest(seen.study_instance_uid)
         changes: list[StudyVersion] = []
         if differs is None and latest is not None:  # of a study that is known: nothing new
-            self._set_aside(row_id, seen, latest, SAME)
+            self._set_aside(row_id, seen, latest, journal.SAME)
             return []
         if not seen.ours and rejections.is_rejected(
             self.connection, seen.sop_instance_uid, seen.study_instance_uid
@@ -285,7 +284,7 @@ class Ledger:
             if latest is None:
                 latest = self._open(seen.study_instance_uid, 1, State.NOT_APPLICABLE, ALL_REJECTED)
                 changes.append(latest)
-            self._set_aside(row_id, seen, latest, rejections.REJECTED)
+            self._set_aside(row_id, seen, latest, journal.REJECTED)
             return changes
         if seen.ours:
             if latest is None:

@@ -173,7 +173,7 @@ def run_listener(
         server_class=_server_class(config, listening, spool, journal, slots, door),
         request_handler=wire.Connection,
     )
-    gc.freeze()  # pynetdicom collects once in a minute's connections: not all that was imported
+    gc.freeze()  # pynetdicom collects at every 60th turn of its loop: spare it what was imported
     accepting = threading.Thread(target=server.serve_forever, name="accept", daemon=True)
     accepting.start()
     try:

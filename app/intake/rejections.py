@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.intake.journal import REJECTED
 from app.intake.peek import UID, Peek, UnreadableError, read_prefix
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
@@ -21,7 +22,6 @@ TITLES = {
 }
 MAX_BYTES = 1 << 24  # of a note; one that names 10,000 images has about 2 MB
 EVIDENCE = 0x0040A375  # Current Requested Procedure Evidence Sequence
-REJECTED = 3  # in `instances.excluded`
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def read_rejection(path: Path, seen: Peek) -> Rejection | None:
     except (UnreadableError, OSError):
         raise
     except Exception as error:
-        raise UnreadableError(f"a key object selection without {type(error).__name__}") from error
+        why = f"a key object selection that can't be read ({type(error).__name__})"
+        raise UnreadableError(why) from error
     if not found or not all(UID.fullmatch(uid) for pair in found for uid in pair):
         raise UnreadableError("a rejection note that names no instance")
     return Rejection(str(title.CodeValue), found)
@@ -79,7 +80,7 @@ def note(connection: sqlite3.Connection, rejection: Rejection) -> list[str]:
     """Bear it in mind, and let what has come already count no more; studies that this changes."""
     pairs = [(uid, study) for study, uid in sorted(rejection.instances)]
     connection.executemany(
-        "INSERT OR IGNORE INTO rejected VALUES (?, ?, ?)",
+        "INSERT OR IGNORE INTO rejected (sop_instance_uid, study_uid, title) VALUES (?, ?, ?)",
         [(uid, study, rejection.title) for uid, study in pairs],
     )
     connection.executemany(
@@ -87,12 +88,13 @@ def note(connection: sqlite3.Connection, rejection: Rejection) -> list[str]:
         " AND study_uid = ? AND ours = 0",
         pairs,
     )
-    marks = connection.execute(
+    studies = sorted({study for study, _ in rejection.instances})
+    rows = connection.execute(
         f"SELECT DISTINCT study_uid FROM instances WHERE excluded = {REJECTED} AND study_uid IN"
-        f" ({', '.join('?' * len({study for _, study in pairs}))})",
-        sorted({study for _, study in pairs}),
+        f" ({', '.join('?' * len(studies))})",
+        studies,
     )
-    return [str(row["study_uid"]) for row in marks]
+    return [str(row["study_uid"]) for row in rows]
 
 
 def all_rejected(connection: sqlite3.Connection) -> frozenset[tuple[str, str]]:

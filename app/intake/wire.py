@@ -133,7 +133,7 @@ class BoundedSocket(AssociationSocket):
 
         Not while a complete message waits to be dealt with: TCP then slows the peer.
         """
-        while self.event_queue.empty() and not self.assoc.dul._kill_thread:
+        while self._goes_on:
             if self.socket is None or not self._is_connected:
                 return False
             if self.socket.fileno() < 0:  # closed by the association's thread
@@ -144,6 +144,11 @@ class BoundedSocket(AssociationSocket):
             if self.assoc.dul.state_machine.current_state != ESTABLISHED or not self._take_pdu():
                 return self.event_queue.empty()
         return False
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the state machine has nothing to do before more is read."""
+        return self.event_queue.empty() and not self.assoc.dul._kill_thread
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read that many bytes, or fewer where the connection ends.
@@ -210,10 +215,8 @@ class BoundedSocket(AssociationSocket):
 
     def _take_values(self, view: memoryview) -> None:
         """Deal with each data value, unless the association has ended over one before it."""
-        at, dul = 0, self.assoc.dul
-        while at < len(view) and self.event_queue.empty() and not dul._kill_thread:
-            if self.assoc._sent_abort:
-                return
+        at = 0
+        while at < len(view) and self._goes_on and not self.assoc._sent_abort:
             size, context_id, control = PDV_HEAD.unpack_from(view, at)
             end = at + 4 + size  # the length counts what follows it
             if size < 2 or end > len(view):

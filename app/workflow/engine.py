@@ -36,6 +36,7 @@ MAX_RETRY_SECONDS = 60.0
 MAX_RECOVERIES = 50  # a study whose analysis takes the whole service down this often is given up
 SILENT_SECONDS = 15.0
 SWEEP_SECONDS = 3.0
+WITHDRAWAL = "-rejected"  # in the id of a workflow that withdraws
 REJECTED_STAYS = "results whose images were rejected are still there: {}"
 STEP_TRIES = 6  # where the database itself is in trouble: half a minute
 CLEAN_SECONDS = 60.0
@@ -260,7 +261,7 @@ class Engine:
         def show(task: Task, status: StatusKind, reason: str = "") -> None:
             name = write_status(task.values(), status, reason) if task.status else ""
             for key in task.status if name else ():
-                self._show(task, key, name, 1)
+                self._try("status", task, key, f"-{name}", 1, name, 1)
 
         @dbos.step(name="take_back", retries_allowed=True, max_attempts=STEP_TRIES)
         def take_back(values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -270,7 +271,7 @@ class Engine:
         def withdraw(values: dict[str, Any], key: str, tries: int) -> None:
             task, came = Task.of(values), Carried(**take_back(values, key))
             if came.state == "later":
-                self._take_back(task, key, tries + 1)
+                self._try("withdraw", task, key, WITHDRAWAL, tries + 1, tries + 1)
             elif came.state == "refused":
                 log.error("event=rejected_result_stays study=%s", task.study_uid)
                 said = {"reason": REJECTED_STAYS.format(came.reason), "destinations": [key]}
@@ -280,7 +281,7 @@ class Engine:
         def status(values: dict[str, Any], key: str, name: str, tries: int) -> None:
             task, came = Task.of(values), Carried(**carry_status(values, key, name))
             if came.state == "later":
-                self._show(task, key, name, tries + 1)
+                self._try("status", task, key, f"-{name}", tries + 1, name, tries + 1)
             elif came.state in ("refused", "gone"):
                 log.error("event=status_not_delivered why=%s", came.reason)
 
@@ -307,7 +308,7 @@ class Engine:
                 }
                 tell(values, "delivering", said)
                 for key in task.deliver:
-                    self._deliver(task, key, list(came.results), 1, "")
+                    self._try("deliver", task, key, "", 1, list(came.results), 1, "")
 
         @dbos.workflow(name="deliver", max_recovery_attempts=MAX_RECOVERIES)
         def deliver(
@@ -318,7 +319,8 @@ class Engine:
                 if came.reason != told:  # once, not at every try
                     tell(values, "waiting", {"reason": came.reason, "destinations": [key]})
                 # A workflow of its own: one that slept would hold the place of others.
-                self._deliver(task, key, results, tries + 1, came.reason)
+                again = tries + 1
+                self._try("deliver", task, key, "", again, results, again, came.reason)
             elif came.state == "gone":
                 self._again(task, came.reason, tell, show)
             elif came.state == "refused":
@@ -340,41 +342,24 @@ class Engine:
                     dbos.sleep(min(2.0**tries, MAX_RETRY_SECONDS))
             log.error("event=notice_lost why=%s", why)
 
-    def _deliver(self, task: Task, key: str, results: list[str], tries: int, told: str) -> None:
-        """The next try at one destination; longer after each one that did not reach it."""
-        wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
-        self._enqueue(
-            DELIVERY + key,
-            "deliver",
-            f"{_study_id(task)}-{key}-n{tries}",
-            task.priority,
-            wait_s,
-            task.values(),
-            key,
-            results,
-            tries,
-            told,
-        )
-
     def take_back(self, task: Task, keys: Sequence[str]) -> None:
         """Withdraw what earlier versions found, since images of theirs were rejected."""
         for key in keys:
-            self._take_back(task, key, 1)
+            self._try("withdraw", task, key, WITHDRAWAL, 1, 1)
 
-    def _take_back(self, task: Task, key: str, tries: int) -> None:
-        """The next try at one destination."""
-        wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
-        identifier = f"{_study_id(task)}-{key}-rejected-n{tries}"
-        queue, values = DELIVERY + key, task.values()
-        self._enqueue(queue, "withdraw", identifier, task.priority, wait_s, values, key, tries)
+    def _try(
+        self, workflow: str, task: Task, key: str, of: str, tries: int, *arguments: Any
+    ) -> None:
+        """The next try at one destination; longer after each one that did not reach it.
 
-    def _show(self, task: Task, key: str, name: str, tries: int) -> None:
-        """The next try to bring a status to one destination."""
+        `of` tells, in its id, from the other workflows of a task there.
+        """
         wait_s = min(2.0 ** (tries - 1), MAX_RETRY_SECONDS) if tries > 1 else 0.0
-        identifier = f"{_study_id(task)}-{key}-{name}-n{tries}"
-        values = task.values()
+        identifier = f"{_study_id(task)}-{key}{of}-n{tries}"
         queue = DELIVERY + key
-        self._enqueue(queue, "status", identifier, task.priority, wait_s, values, key, name, tries)
+        self._enqueue(
+            queue, workflow, identifier, task.priority, wait_s, task.values(), key, *arguments
+        )
 
     def _again(
         self, task: Task, reason: str, tell: Callable[..., None], show: Callable[..., None]

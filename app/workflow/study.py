@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -209,11 +209,32 @@ class StudySteps:
 
     def carry(self, task: Task, key: str, results: Sequence[str]) -> Carried:
         """Deliver to one destination; what was superseded meanwhile is taken back."""
+        return self._at(key, lambda destination: self._carry(task, destination, results))
+
+    def take_back(self, task: Task, key: str) -> Carried:
+        """Withdraw from one destination what an earlier version found: its images were rejected.
+
+        Not what this version found, and never what a reader confirmed.
+        """
+        return self._at(key, lambda destination: self._take_back(task, destination))
+
+    def _at(self, key: str, act: Callable[[Destination], Carried]) -> Carried:
+        """Act at one destination; what goes wrong there is what it came to."""
         destination = self._destinations.get(key)
         if destination is None:
             return Carried("refused", DestinationUnknown(key, sorted(self._destinations)).reason)
+        try:
+            return act(destination)
+        except DestinationUnreachable as refusal:
+            return Carried("later", refusal.reason)
+        except Refusal as refusal:
+            return Carried("refused", refusal.reason)
+        except Exception as error:  # noqa: BLE001  (a destination's defect is this study's end)
+            return Carried("refused", DeliveryDefect(destination.name, error).reason)
+
+    def _carry(self, task: Task, destination: Destination, results: Sequence[str]) -> Carried:
         folder = self._settings.output_dir / task.name
-        bundles = task.deliver[key]
+        bundles = task.deliver[destination.key]
         try:
             new = dict(zip(results, describe(folder, results), strict=True))
             if self._is_current(task):
@@ -231,38 +252,18 @@ class StudySteps:
             if left := self._withdraw(destination, task, old):
                 # The new result is there, and a failure would not take the old one away.
                 where += f" ({OlderResultGone(destination.name, left).reason})"
-        except DestinationUnreachable as refusal:
-            return Carried("later", refusal.reason)
-        except Refusal as refusal:
-            return Carried("refused", refusal.reason)
         except OSError as error:
             gone = ResultsGone(task.name, error.strerror or type(error).__name__)
             return Carried("gone", gone.reason)
-        except Exception as error:  # noqa: BLE001  (a destination's defect is this study's end)
-            return Carried("refused", DeliveryDefect(destination.name, error).reason)
         return Carried("delivered", where)
 
-    def take_back(self, task: Task, key: str) -> Carried:
-        """Withdraw from one destination what an earlier version found: its images were rejected.
-
-        Not what this version found, and never what a reader confirmed.
-        """
-        destination = self._destinations.get(key)
-        if destination is None:
-            return Carried("refused", DestinationUnknown(key, sorted(self._destinations)).reason)
-        try:
-            if not self._is_current(task):
-                return Carried(SUPERSEDED)
-            mine = [written for _, written in objects_in(self._settings.output_dir / task.name)]
-            old = [one for one in self._replaced(task, mine) if one.kind != "STATUS"]
-            if left := self._withdraw(destination, task, old, REJECTED):
-                return Carried("refused", OlderResultGone(destination.name, left).reason)
-        except DestinationUnreachable as refusal:
-            return Carried("later", refusal.reason)
-        except Refusal as refusal:
-            return Carried("refused", refusal.reason)
-        except Exception as error:  # noqa: BLE001  (as in `carry`)
-            return Carried("refused", DeliveryDefect(destination.name, error).reason)
+    def _take_back(self, task: Task, destination: Destination) -> Carried:
+        if not self._is_current(task):
+            return Carried(SUPERSEDED)
+        mine = [written for _, written in objects_in(self._settings.output_dir / task.name)]
+        old = [one for one in self._replaced(task, mine) if one.kind != "STATUS"]
+        if left := self._withdraw(destination, task, old, REJECTED):
+            raise OlderResultGone(destination.name, left)
         return Carried("delivered", destination.name)
 
     def _withdraw(

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 
 from app.intake import journal
+from app.intake.ledger import Ledger
 from app.intake.listener import ListenerConfig
 from app.intake.process import IntakeProcess, bind_patiently
 from app.intake.spool import Spool
+from tests.app.instances import encoded
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -25,6 +28,15 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
     return value
+
+
+def receive(ledger: Ledger, *datasets: Dataset) -> None:
+    """Put instances where a listener would, one after the other."""
+    for dataset in datasets:
+        uid = str(dataset.SOPInstanceUID)
+        kept = ledger.spool.keep(uid, b"", encoded(dataset))
+        row = journal.Received(uid, kept.digest, "", "", kept.name, kept.size, "PACS", time.time())
+        journal.insert(ledger.connection, [row])
 
 
 @dataclass

@@ -17,7 +17,7 @@ from app.intake.conflicts import conflicts, exclude
 from app.intake.journal import Received
 from app.intake.ledger import Ledger, State, StudyVersion
 from app.intake.spool import Spool
-from tests.app.conftest import until
+from tests.app.conftest import receive, until
 from tests.app.instances import STUDY, encoded, instance
 
 OTHER = "1.2.826.0.1.3680043.8.498.2"
@@ -41,11 +41,7 @@ class Site:
         self.ledger = Ledger(connection, spool, clock=lambda: self.now, patience_s=60.0)
 
     def receive(self, *datasets: Dataset) -> None:
-        for dataset in datasets:
-            uid = str(dataset.SOPInstanceUID)
-            kept = self.ledger.spool.keep(uid, b"", encoded(dataset))
-            row = Received(uid, kept.digest, "", "", kept.name, kept.size, "PACS", time.time())
-            journal.insert(self.ledger.connection, [row])
+        receive(self.ledger, *datasets)
 
     def settle(self) -> list[tuple[int, State]]:
         """Group, wait the quiet time, complete; what changed."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pydicom
 
 from tests.app.conftest import until
 
@@ -140,3 +144,13 @@ def storescu(port: int, *files: Path, check: bool = True, syntax: str = "-x=") -
     assert done.returncode == 0 or not check, done.stderr[-2000:]
     acknowledged = done.stderr.count("Received Store Response (Success)")
     return [number < acknowledged for number in range(len(files))]
+
+
+def archived(url: str) -> list[pydicom.Dataset]:
+    """Everything in an Orthanc."""
+
+    def ask(path: str) -> bytes:
+        with urllib.request.urlopen(f"{url}/instances{path}", timeout=20) as answer:
+            return bytes(answer.read())
+
+    return [pydicom.dcmread(io.BytesIO(ask(f"/{name}/file"))) for name in json.loads(ask(""))]

@@ -10,20 +10,15 @@ RADLOOP_CHAOS_KILLS (30; `make chaos`: 200) and RADLOOP_CHAOS_SEED (random, prin
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pydicom
@@ -32,7 +27,7 @@ import pytest
 from app.demo.orthanc import find_orthanc, free_port, running_orthanc
 from tests.app.conftest import until
 from tests.app.instances import STUDY, instance, write
-from tests.e2e.serving import STORESCU, Served, serve, storescu, stub
+from tests.e2e.serving import STORESCU, Served, archived, serve, storescu, stub
 
 pytestmark = [
     pytest.mark.orthanc,
@@ -150,19 +145,6 @@ def send_all(port: int, folder: Path, dice: random.Random, stop: threading.Event
         time.sleep(dice.random() * KILLS / 30)
 
 
-def ask(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return answer.read()
-
-
-def held(http_port: int) -> list[pydicom.Dataset]:
-    """Everything in Orthanc."""
-    root = f"http://127.0.0.1:{http_port}/instances"
-    return [
-        pydicom.dcmread(io.BytesIO(ask(f"{root}/{name}/file"))) for name in json.loads(ask(root))
-    ]
-
-
 def problems(found: list[pydicom.Dataset]) -> list[str]:
     """What is lost, doubled or stale, in words."""
     wanted = {f"{STUDY}.{number + 1}" for number in range(STUDIES)}
@@ -195,12 +177,13 @@ def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
                 time.sleep(dice.uniform(0.05, 1.5))
                 running.kill_one()
             until(lambda: not sender.is_alive(), SETTLE_SECONDS)
+            url = f"http://127.0.0.1:{running.http_port}"
             deadline = time.monotonic() + SETTLE_SECONDS
-            while wrong := problems(held(running.http_port)):
+            while wrong := problems(archived(url)):
                 assert time.monotonic() < deadline, (dict(running.kills), wrong)
                 time.sleep(1)
             time.sleep(3)  # nothing comes after it
-            assert problems(held(running.http_port)) == []
+            assert problems(archived(url)) == []
         finally:
             stop.set()
             sender.join()

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import random
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pydicom
 import pytest
 
 from app.demo.orthanc import find_orthanc, running_orthanc
 from app.register import Register
 from app.verdicts.record import ObjectRef, Verdict, append_verdict
 from tests.app.instances import STUDY, instance, write
-from tests.e2e.serving import STORESCU, serve, storescu, stub
-from tests.e2e.test_chaos import ask
+from tests.e2e.serving import STORESCU, archived, serve, storescu, stub
 
 pytestmark = [
     pytest.mark.orthanc,
@@ -31,8 +27,7 @@ ONE, TWO = f"{STUDY}.1", f"{STUDY}.2"
 def held(url: str) -> dict[str, list[str]]:
     """Study → what it holds: modality and what it was made of."""
     found: dict[str, list[str]] = {}
-    for name in json.loads(ask(f"{url}/instances")):
-        dataset = pydicom.dcmread(io.BytesIO(ask(f"{url}/instances/{name}/file")))
+    for dataset in archived(url):
         said = f"{dataset.Modality} of {dataset.ImageComments}"
         found.setdefault(str(dataset.StudyInstanceUID), []).append(said)
     return {uid: sorted(said) for uid, said in found.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 import subprocess
@@ -17,8 +15,7 @@ from pydicom.uid import UID
 
 from app.demo.orthanc import find_orthanc, running_orthanc
 from tests.app.instances import STUDY, instance, write
-from tests.e2e.serving import ROOT, STORESCU, Served, serve, storescu, stub
-from tests.e2e.test_chaos import ask
+from tests.e2e.serving import ROOT, STORESCU, Served, archived, serve, storescu, stub
 from tests.e2e.test_grouping import confirm
 from tests.e2e.test_serve import BUNDLES, LOAD_SECONDS, SOFT, SPACING_ZYX_MM
 from tests.series import centred_grid, render, write_ct_series
@@ -32,11 +29,10 @@ pytestmark = [
 
 def held(url: str) -> dict[str, str]:
     """SOP Instance UID → modality and patient of what Orthanc holds."""
-    found = {}
-    for name in json.loads(ask(f"{url}/instances")):
-        dataset = pydicom.dcmread(io.BytesIO(ask(f"{url}/instances/{name}/file")))
-        found[str(dataset.SOPInstanceUID)] = f"{dataset.Modality} {dataset.PatientID}"
-    return found
+    return {
+        str(dataset.SOPInstanceUID): f"{dataset.Modality} {dataset.PatientID}"
+        for dataset in archived(url)
+    }
 
 
 def stranger(path: Path, study: str) -> Path:

@@ -25,13 +25,13 @@ import pytest
 
 from app.demo.orthanc import Orthanc, find_orthanc, running_orthanc
 from app.graph import analyse
-from app.intake.journal import Received, insert, prepare
+from app.intake.journal import prepare
 from app.intake.ledger import Ledger
 from app.intake.spool import Spool
 from app.verdicts.record import ObjectRef, Verdict, append_verdict
 from operators.models.card import Card, load_card
 from operators.models.warm import WarmModels
-from tests.app.instances import encoded
+from tests.app.conftest import receive
 from tests.e2e.serving import environment
 from tests.e2e.test_serve import ask
 from tests.rejection import rejection_note
@@ -272,12 +272,11 @@ def test_images_that_were_taken_back_are_no_labels(site: Site, results: dict[str
         site.send(result)
     site.give(one.verdict, two.verdict)
     note = rejection_note([pydicom.dcmread(sorted((one.folder / "in").iterdir())[0])])
-    uid = str(note.SOPInstanceUID)
     spool = Spool(site.folder / "spool")
     with closing(prepare(spool.journal_file)) as connection:
-        kept = spool.keep(uid, b"", encoded(note))
-        insert(connection, [Received(uid, kept.digest, "", "", kept.name, kept.size, "PACS", 0.0)])
-        Ledger(connection, spool).group()
+        ledger = Ledger(connection, spool)
+        receive(ledger, note)
+        ledger.group()
 
     (left_out,) = site.json("collect", status=4)["left_out"]
 

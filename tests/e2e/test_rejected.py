@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from pathlib import Path
 
@@ -13,8 +11,7 @@ import pytest
 from app.demo.orthanc import find_orthanc, running_orthanc
 from app.workflow.triage import opened
 from tests.app.conftest import until
-from tests.e2e.serving import STORESCU, serve, storescu
-from tests.e2e.test_chaos import ask
+from tests.e2e.serving import STORESCU, archived, serve, storescu
 from tests.e2e.test_grouping import confirm
 from tests.e2e.test_serve import BUNDLES, LOAD_SECONDS, SOFT, SPACING_ZYX_MM
 from tests.rejection import rejection_note
@@ -29,11 +26,7 @@ pytestmark = [
 
 def held(url: str) -> list[tuple[str, str]]:
     """Study and modality of what Orthanc holds."""
-    found = []
-    for name in json.loads(ask(f"{url}/instances")):
-        dataset = pydicom.dcmread(io.BytesIO(ask(f"{url}/instances/{name}/file")))
-        found.append((str(dataset.StudyInstanceUID), str(dataset.Modality)))
-    return sorted(found)
+    return sorted((str(one.StudyInstanceUID), str(one.Modality)) for one in archived(url))
 
 
 def test_results_of_rejected_images_are_withdrawn_and_confirmed_ones_stay(tmp_path: Path) -> None:
