@@ -35,6 +35,7 @@ from tests.series import write_ct_series
 from tests.validators import dciodvfy_errors, pixelmed_sr_errors
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.data,
     pytest.mark.orthanc,
     pytest.mark.skipif(find_orthanc() is None, reason="Orthanc is not installed"),
