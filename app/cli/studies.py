@@ -110,7 +110,7 @@ def retry(study: Annotated[str, STUDY]) -> None:
 def release(
     study: Annotated[str, STUDY],
     keep: Annotated[
-        str, typer.Option(help="Beginning of the sha256 of the right content.", show_default=False)
+        str, typer.Option(help="Beginning of the digest of the right content.", show_default=False)
     ] = "",
     newer: Annotated[
         bool, typer.Option("--newer", help="The patient was corrected: what came last is right.")

@@ -19,7 +19,7 @@ class Contents:
     uid : str
         SOP Instance UID.
     digests : tuple of str
-        sha256 of each that counts.
+        Digest of each that counts.
     differs : tuple of str
         Of each, in what it differs from the first: `IDENTITY`, or a sentence.
     """
@@ -73,7 +73,7 @@ def reason(connection: sqlite3.Connection, study_uid: str) -> str:
         return (
             f"RL-0703: {len(found)} of {count_uids(connection, study_uid)} instances came again "
             f"with another patient identity and are otherwise the same (SOP Instance UID "
-            f"{found[0].uid}, sha256 {found[0].digests[0][:12]}… and "
+            f"{found[0].uid}, digests {found[0].digests[0][:12]}… and "
             f"{found[0].digests[-1][:12]}…); all are kept. Was the patient corrected or merged? "
             f"When all have come: `radloop studies release {study_uid} --newer`. Sent under a "
             f"wrong patient? `radloop studies release {study_uid} --older`."
@@ -81,7 +81,7 @@ def reason(connection: sqlite3.Connection, study_uid: str) -> str:
     first, last = other.digests[0], other.digests[-1]
     why = f"; {other.differs[-1]}" if other.differs[-1] not in ("", IDENTITY) else ""
     return (
-        f"RL-0701: SOP Instance UID {other.uid} came with two contents (sha256 "
+        f"RL-0701: SOP Instance UID {other.uid} came with two contents (digests "
         f"{first[:12]}… and {last[:12]}…{why}); both are kept. Say which is right: "
         f"`radloop studies release {study_uid} --keep DIGEST`, or correct it at the "
         "sender and send the study under new UIDs."

@@ -14,7 +14,7 @@ import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 30.0
 MAX_BATCH = 256
 SAME, REJECTED = 2, 3  # in `instances.excluded`
@@ -23,7 +23,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS instances (
   id INTEGER PRIMARY KEY,                -- order of arrival
   sop_instance_uid TEXT NOT NULL,
-  digest TEXT NOT NULL,                  -- sha256 of the data set as received
+  digest TEXT NOT NULL,                  -- of the data set as received, see `spool.Kept`
   sop_class_uid TEXT NOT NULL,
   transfer_syntax_uid TEXT NOT NULL,
   name TEXT NOT NULL,                    -- path below spool/instances
@@ -43,8 +43,8 @@ CREATE TABLE IF NOT EXISTS instances (
   UNIQUE (sop_instance_uid, digest)
 );
 CREATE INDEX IF NOT EXISTS instances_ungrouped ON instances (id) WHERE grouped = 0;
-CREATE INDEX IF NOT EXISTS instances_uid ON instances (sop_instance_uid, study_uid);
-CREATE INDEX IF NOT EXISTS instances_study ON instances (study_uid, version);
+CREATE INDEX IF NOT EXISTS instances_grouped ON instances (study_uid, sop_instance_uid)
+  WHERE study_uid IS NOT NULL;           -- partial: what arrives is not in it yet
 CREATE TABLE IF NOT EXISTS studies (
   study_uid TEXT NOT NULL,
   version INTEGER NOT NULL,              -- from 1; a late instance makes the next
@@ -99,6 +99,10 @@ ALTER TABLE instances ADD COLUMN differs TEXT NOT NULL DEFAULT '';
 PRAGMA user_version = 3;
 COMMIT;
 """
+_FROM_3_TO_4 = """
+DROP INDEX IF EXISTS instances_uid;
+DROP INDEX IF EXISTS instances_study;
+"""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def prepare(file: Path) -> sqlite3.Connection:
         connection.executescript(_FROM_1_TO_2)
     if found in (1, 2):
         connection.executescript(_FROM_2_TO_3)
+    if found in (1, 2, 3):
+        connection.executescript(_FROM_3_TO_4)
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     return connection
 

@@ -198,7 +198,7 @@ def release(ledger: Ledger, study: StudyVersion, keep: str) -> StudyVersion:
     study : StudyVersion
         Failed by a conflict.
     keep : str
-        The beginning of the sha256 of the right content; the others stay in the spool
+        The beginning of the digest of the right content; the others stay in the spool
         but take no part any more.
 
     Raises

@@ -76,3 +76,25 @@ def test_a_journal_that_fails_says_so_to_every_waiting_thread(tmp_path: Path) ->
         with pytest.raises(sqlite3.OperationalError):
             writer.record(row(number))
     writer.close()
+
+
+def test_a_journal_of_the_version_before_keeps_its_rows_and_gets_the_new_indexes(
+    tmp_path: Path,
+) -> None:
+    def indexes(connection: sqlite3.Connection) -> set[str]:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+        return {name for (name,) in found}
+
+    old = journal.prepare(tmp_path / "old.db")
+    old.execute("DROP INDEX instances_grouped")
+    old.execute("CREATE INDEX instances_uid ON instances (sop_instance_uid, study_uid)")
+    old.execute("CREATE INDEX instances_study ON instances (study_uid, version)")
+    old.execute("PRAGMA user_version = 3")
+    journal.insert(old, [row(1)])
+    old.close()
+
+    upgraded = journal.prepare(tmp_path / "old.db")
+
+    assert indexes(upgraded) == indexes(journal.prepare(tmp_path / "new.db"))
+    assert upgraded.execute("SELECT COUNT(*) FROM instances").fetchone()[0] == 1
+    assert upgraded.execute("PRAGMA user_version").fetchone()[0] == journal.SCHEMA_VERSION
