@@ -183,11 +183,13 @@ class Draft:
         OSError
             Any other failure; nothing is kept.
         """
-        self._gathered += dataset
-        if len(self._gathered) < GATHER_BYTES:
-            return
+        if self._gathered or len(dataset) < GATHER_BYTES:
+            self._gathered += dataset
+            if len(self._gathered) < GATHER_BYTES:
+                return
+            dataset, self._gathered = self._gathered, bytearray()
         with self._nothing_left():
-            self._put_gathered()
+            self._put(dataset)
             if self._unsynced >= SYNC_BYTES:
                 assert self._descriptor is not None
                 os.fdatasync(self._descriptor)
@@ -204,7 +206,7 @@ class Draft:
             Any other failure; nothing is kept.
         """
         with self._nothing_left():
-            self._put_gathered()
+            self._put(self._gathered)
         digest = self._digest.hexdigest()
         uid_hash = hashlib.sha256(self._uid.encode("ascii")).hexdigest()[:32]
         name = f"{uid_hash[:2]}/{uid_hash}-{digest}.dcm"
@@ -231,18 +233,18 @@ class Draft:
                 self._temporary.unlink()
             self._temporary = None
 
-    def _put_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, bytearray()
-        self._digest.update(gathered)
-        self._put(gathered)
-        self._unsynced += len(gathered)
-
-    def _put(self, data: bytes | bytearray) -> None:
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
         if self._descriptor is None:
             self._temporary = self._spool.incoming / f"{self._spool.owner}-{uuid.uuid4().hex}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._temporary, flags, 0o666)
-            self._put(self._head)
+            self._write(self._head)
+        self._digest.update(data)
+        self._write(data)
+        self._unsynced += len(data)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        assert self._descriptor is not None
         if self.size + len(data) > self._assured:
             self._spool.require_room(len(data) + ROOM_BYTES)
             self._assured = self.size + len(data) + ROOM_BYTES
