@@ -173,7 +173,7 @@ class Draft:
         self._unsynced = self._assured = 0
         self.size = 0
 
-    def write(self, dataset: bytes | memoryview) -> None:
+    def write(self, dataset: bytes | bytearray | memoryview) -> None:
         """Add bytes of the data set, as received, in the transfer syntax that the head names.
 
         Raises
