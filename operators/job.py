@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
+
+if TYPE_CHECKING:
+    from operators.reading import Reading
 
 Unit = Literal["HU", "SUVbw", "arbitrary"]
 Severity = Literal["CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL", "NOT_ASSESSED"]
@@ -175,6 +178,9 @@ class Volume:
         Remarks that travel into SR and table.
     padding : numpy.ndarray or None, shape (z, y, x), bool
         True where the source says "no tissue" (PixelPaddingValue).
+    channels : tuple of numpy.ndarray
+        Further series on the same grid, for a bundle of several channels; `array` is
+        the first channel.
     """
 
     array: np.ndarray
@@ -187,6 +193,7 @@ class Volume:
     part: str = ""
     quality: tuple[QualityFlag, ...] = ()
     padding: np.ndarray | None = None
+    channels: tuple[np.ndarray, ...] = ()
 
     @property
     def source_sop_uids(self) -> tuple[str, ...]:
@@ -281,18 +288,29 @@ class Segmentation:
     ----------
     volume : Volume
         The source.
-    labels : numpy.ndarray, shape (z, y, x), uint8 or uint16
-        0 is background.
+    labels : numpy.ndarray, shape (z, y, x), unsigned
+        Label map, 0 is background; where `overlapping`, a plane of bits per segment:
+        bit n - 1 of a voxel says whether it is in segment n.
     segments : tuple of Segment
         Every structure that was looked for, found or not.
     model : ModelIdentity
         Who says so.
+    overlapping : bool
+        How `labels` are to be read.
     """
 
     volume: Volume
     labels: np.ndarray
     segments: tuple[Segment, ...]
     model: ModelIdentity
+    overlapping: bool = False
+
+    def mask(self, number: int, k: int | slice = slice(None)) -> np.ndarray:
+        """Voxels of one segment, bool: of slice `k` (y, x), or of all (z, y, x)."""
+        there = self.labels[k]
+        if not self.overlapping:
+            return there == number
+        return (there & there.dtype.type(1 << (number - 1))) != 0
 
 
 @dataclass(frozen=True)
@@ -379,8 +397,10 @@ class StudyJob:
         Set by SeriesSelector.
     volumes
         Set by VolumeBuilder.
-    segmentations, reports, evidence
-        Set by BundleInference, Findings, EvidenceWriter.
+    segmentations, readings
+        Set by BundleInference.
+    reports, evidence
+        Set by Findings, EvidenceWriter.
     """
 
     input_dir: Path
@@ -392,5 +412,6 @@ class StudyJob:
     unmatched: tuple[Refused, ...] = ()
     volumes: tuple[Volume, ...] = ()
     segmentations: tuple[Segmentation, ...] = ()
+    readings: tuple[Reading, ...] = ()
     reports: tuple[Report, ...] = ()
     evidence: tuple[Evidence, ...] = ()

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from app.cli.bundles import bundles
+from app.cli.bundles_verify import verify
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.exit_codes import Exit
@@ -42,6 +43,7 @@ cli.command()(verdicts)
 cli.command()(viewer)
 cli.command()(package)
 cli.command()(doctor)
+bundles.command("verify")(verify)
 cli.add_typer(bundles, name="bundles")
 cli.add_typer(studies, name="studies")
 cli.add_typer(routes, name="routes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from operators.evidence.encode import set_sequence
+
+Masks = Callable[[int, int], np.ndarray]
 
 _PIXEL_DATA = Tag("PixelData")
 # Heads of the elements that differ from frame to frame, as explicit VR little endian.
@@ -69,7 +71,7 @@ def list_frames(counts: np.ndarray, labels: Sequence[int]) -> tuple[Frame, ...]:
 
 def attach_frames(
     dataset: Dataset,
-    labels: np.ndarray,
+    masks: Masks,
     frames: Sequence[Frame],
     slices: Mapping[int, bytearray],
 ) -> None:
@@ -79,8 +81,8 @@ def attach_frames(
     ----------
     dataset : Dataset
         SEG header, explicit VR little endian.
-    labels : numpy.ndarray, shape (slices, rows, columns), uint8 or uint16
-        Label map.
+    masks : callable
+        Label and k → (rows, columns) bool, as `Segmentation.mask`.
     frames : sequence of Frame
         What to write, in this order.
     slices : mapping
@@ -89,11 +91,11 @@ def attach_frames(
         Referenced Segment Number. Written to.
     """
     dataset.NumberOfFrames = len(frames)
-    dataset.Rows, dataset.Columns = labels.shape[1:]
+    dataset.Rows, dataset.Columns = masks(frames[0].label, frames[0].k).shape
     set_sequence(dataset, "PerFrameFunctionalGroupsSequence", _encode_groups(frames, slices))
     # As a buffer: pydicom copies it to the file piece by piece.
     pixels = io.BytesIO()
-    for packed in pack_frames(labels, frames):
+    for packed in pack_frames(masks, frames):
         pixels.write(packed)
     if pixels.tell() % 2:
         pixels.write(b"\0")
@@ -118,12 +120,12 @@ def _encode_groups(frames: Sequence[Frame], slices: Mapping[int, bytearray]) -> 
         yield bytes(content)
 
 
-def pack_frames(labels: np.ndarray, frames: Sequence[Frame]) -> Iterator[bytes]:
+def pack_frames(masks: Masks, frames: Sequence[Frame]) -> Iterator[bytes]:
     """Bits of all frames, one after the other without gaps (PS3.5 8.1.1, 8.2).
 
     Frames whose size is no multiple of 8 share bytes with their neighbours: only
     eight of them together fill whole bytes.
     """
     for first in range(0, len(frames), 8):
-        masks = [labels[frame.k] == frame.label for frame in frames[first : first + 8]]
-        yield np.packbits(np.stack(masks), bitorder="little").tobytes()
+        eight = [masks(frame.label, frame.k) for frame in frames[first : first + 8]]
+        yield np.packbits(np.stack(eight), bitorder="little").tobytes()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from operators.evidence.frames import Masks
+
 # Unit steps (column, row) with rows downwards, each a right turn from the one before.
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 # Seen from a corner: the pixel on the right hand of each step, and the one on its left.
@@ -43,13 +45,13 @@ class Outline:
         return float(abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2)
 
 
-def largest_outline(labels: np.ndarray, number: int, per_slice: np.ndarray) -> Outline:
+def largest_outline(masks: Masks, number: int, per_slice: np.ndarray) -> Outline:
     """Outline of the largest piece of one label in the slice that holds most of it.
 
     Parameters
     ----------
-    labels : numpy.ndarray, shape (z, y, x)
-        Label map.
+    masks : callable
+        Label and k → (rows, columns) bool, as `Segmentation.mask`.
     number : int
         The label; it must occur.
     per_slice : numpy.ndarray, shape (z,)
@@ -61,7 +63,7 @@ def largest_outline(labels: np.ndarray, number: int, per_slice: np.ndarray) -> O
         Holes are not cut out: the polygon is the outer border.
     """
     k = int(np.argmax(per_slice))
-    mask = labels[k] == number
+    mask = masks(number, k)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # Pixels that touch only by a corner are two pieces (4-neighbours).

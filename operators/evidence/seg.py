@@ -34,7 +34,7 @@ from operators.evidence.common import (
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.frames import Frame, attach_frames, list_frames
 from operators.evidence.uids import derive_uid
-from operators.job import Code, ModelIdentity, Report, Segment, Volume
+from operators.job import Code, ModelIdentity, Report, Segment, Segmentation, Volume
 
 _AUTOMATIC = hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
 _SEMIAUTOMATIC = hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC
@@ -79,11 +79,20 @@ def build_seg(report: Report, counts: np.ndarray, recorded_at: str) -> hd.seg.Se
     found = found_segments(report)
     frames = list_frames(counts, [segment.number for segment in found])
     dataset = _header(report, identity, found, _stand_in(volume, len(found)))
+    dataset.SegmentsOverlap = "YES" if _overlap(segmentation) else "NO"
     _refer_to_sources(dataset, volume)
-    attach_frames(dataset, segmentation.labels, frames, _slices(dataset, volume, frames))
+    attach_frames(dataset, segmentation.mask, frames, _slices(dataset, volume, frames))
     stamp(dataset, identity, segmentation, recorded_at)
     keep_encoded(dataset)
     return dataset
+
+
+def _overlap(segmentation: Segmentation) -> bool:
+    """Whether a voxel lies in two segments."""
+    if not segmentation.overlapping:
+        return False
+    # A number has one bit at most where taking its lowest bit away leaves nothing.
+    return any(bool((plane & (plane - 1))[plane != 0].any()) for plane in segmentation.labels)
 
 
 def found_segments(report: Report) -> tuple[Segment, ...]:
@@ -96,9 +105,8 @@ def _header(
 ) -> hd.seg.Segmentation:
     """All but the frames, from a stand-in: one slice, one pixel per segment.
 
-    highdicom builds and checks it as it would the whole (as from a label map, so
-    that no two segments overlap), and the frame it makes for the first segment
-    serves as the pattern of all others.
+    highdicom builds and checks it as it would the whole, as from a label map, and the
+    frame it makes for the first segment serves as the pattern of all others.
     """
     model = report.segmentation.model
     volume = report.segmentation.volume

@@ -287,7 +287,7 @@ def _groups(
     """
     segmentation, segment = report.segmentation, finding.segment
     volume = segmentation.volume
-    outline = largest_outline(segmentation.labels, segment.number, counts[:, segment.number])
+    outline = largest_outline(segmentation.mask, segment.number, counts[:, segment.number])
     tracking, site = _tracking(seg, segment), _site(segment)
     category, kind = coded(segment.category), coded(segment.type)
     volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(

@@ -58,6 +58,14 @@ def _intensity(segmentation: Segmentation, counts: np.ndarray) -> tuple[np.ndarr
     # Slice by slice: bincount wants int64 labels and float64 weights, and copies of
     # a whole volume in those would be several times the volume.
     for k in np.flatnonzero(counts.any(axis=1)):
+        if segmentation.overlapping:
+            for number in np.flatnonzero(counts[k]):
+                inside = segmentation.mask(int(number), int(k))
+                if volume.padding is not None:
+                    inside = inside & ~volume.padding[k]
+                totals[number] += volume.array[k][inside].sum(dtype=np.float64)
+                measured[number] += np.count_nonzero(inside)
+            continue
         inside = segmentation.labels[k] != 0
         if volume.padding is not None:
             inside &= ~volume.padding[k]

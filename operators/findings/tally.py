@@ -65,9 +65,14 @@ def tally(segmentation: Segmentation) -> np.ndarray:
     if labels.shape != volume.array.shape or labels.shape != grid:
         raise GridMismatch(volume.series_instance_uid, volume.bundle, labels.shape, grid)
     numbers = [segment.number for segment in segmentation.segments]
-    width = max([*numbers, int(labels.max(initial=0))]) + 1
+    highest = 0 if segmentation.overlapping else int(labels.max(initial=0))
+    width = max([*numbers, highest]) + 1
     counts = np.zeros((len(labels), width), np.int64)
     for k, plane in enumerate(labels):
+        if segmentation.overlapping:
+            for number in numbers:
+                counts[k, number] = np.count_nonzero(segmentation.mask(number, k))
+            continue
         # Counting only what is not background keeps bincount's int64 copies small.
         counts[k] = np.bincount(plane[plane != 0], minlength=width)
     per_label = counts.sum(axis=0)

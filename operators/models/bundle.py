@@ -2,18 +2,20 @@
 
 The bundle's own inference config decides everything (network, preprocessing,
 inferer, post-processing), but for three things: nothing is loaded from or saved
-to disk, the weights are those that the card vouches for, and the argmax is
-taken in bounded memory: slab by slab (`labels_on_grid`) where the config inverts
-its preprocessing before it, window by window (`windowed_argmax`) where it takes
-the argmax first.
+to disk, the weights are those that the card vouches for, and what decides is
+done in bounded memory: slab by slab (`operators.models.resample`) where the
+config inverts its preprocessing before it, window by window (`windowed_argmax`)
+where it takes the argmax first. Classifiers and detectors are read in `heads.py`.
 
 torch and monai are imported when the first bundle is loaded, not before.
 """
 
 from __future__ import annotations
 
+import inspect
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,14 @@ from operators.errors import ModelRefusal
 from operators.job import ModelIdentity, Segmentation, Volume
 from operators.models.card import Card
 from operators.models.champion import Weights
-from operators.models.inference_config import Argmax, read_inference
-
-RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from operators.models.config_steps import Argmax
+from operators.models.feed import RAS_FROM_LPS, feed
+from operators.models.heads import HeadUnfit, boxes_in_patient, class_scores, detector_output
+from operators.models.inference_config import read_inference
+from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid
+from operators.models.run_block import Input, Output
+from operators.models.windows import windowed_argmax
+from operators.reading import Reading
 
 
 class WeightsUnfit(ModelRefusal):
@@ -62,6 +69,15 @@ class UnitMismatch(ModelRefusal):
         )
 
 
+class BundleUnfit(ModelRefusal):
+    """The card says that the bundle can't run here."""
+
+    code = "RL-1443"
+
+    def __init__(self, bundle: str, why: str) -> None:
+        super().__init__(f"bundle '{bundle}' can't run here: {why}.")
+
+
 class OutputUnfit(ModelRefusal):
     """The bundle's label map can't be used."""
 
@@ -88,25 +104,31 @@ class LoadedBundle:
     """
 
     def __init__(self, card: Card, weights: Weights | None = None) -> None:
-        import torch
-
+        if card.run.unfit:
+            raise BundleUnfit(card.name, card.run.unfit)
         if weights is None:
             card.verify_weights()
         else:
             weights.verify(card.name)
         self.card, self.weights = card, weights
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._inference = read_inference(card.folder)
+        self.device = _device(card)
+        self._inference = read_inference(card.folder, card.run)
         named = self._inference.checkpoint_name
         if weights is None and named not in (None, card.weights_file.name):
             vouched = card.weights_file.name
             raise WeightsUnfit(card.name, f"its config loads {named}, its card names {vouched}")
+        file = card.weights_file if weights is None else weights.file
         network = self._inference.network
-        state = load_state(card.name, card.weights_file if weights is None else weights.file)
-        try:
-            network.load_state_dict(_network_state(state, self._inference.checkpoint_key))
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
+        if card.run.torchscript and weights is None and is_torchscript(file):
+            network = load_torchscript(card.name, file)
+        elif network is None:
+            raise WeightsUnfit(card.name, "no TorchScript, and its config names no network")
+        else:
+            state = load_state(card.name, file)
+            try:
+                network.load_state_dict(_network_state(state, self._inference.checkpoint_key))
+            except (RuntimeError, AttributeError, TypeError) as error:
+                raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
         self._network = network.to(self.device).eval()
 
     @property
@@ -123,7 +145,7 @@ class LoadedBundle:
         )
 
     def segment(self, volume: Volume) -> Segmentation:
-        """Labels of one volume, on its own grid.
+        """Labels or planes of one volume, on its own grid.
 
         Parameters
         ----------
@@ -133,79 +155,240 @@ class LoadedBundle:
         Returns
         -------
         Segmentation
-            `labels` is uint8, or uint16 above 255 segments, shape (z, y, x).
+            `labels` has the shape (z, y, x); uint8, or uint16 above 255 segments. Planes:
+            the smallest unsigned type with a bit for each segment.
 
         Raises
         ------
         UnitMismatch
             Other units than the network was trained on.
         OutputUnfit
-            Labels on another grid, or a label that the card doesn't know.
+            No mask, on another grid, or with a label that the card doesn't know.
+        """
+        result = self.analyse(volume)
+        if not isinstance(result, Segmentation):
+            raise OutputUnfit(self.card.name, f"it gives {self.card.run.output.value}, no mask")
+        return result
+
+    def analyse(self, volume: Volume) -> Segmentation | Reading:
+        """What the bundle says of one volume.
+
+        Parameters
+        ----------
+        volume : Volume
+            Values in the card's unit; further channels in `channels`.
+
+        Raises
+        ------
+        UnitMismatch, OutputUnfit
+            See `segment`.
+        ChannelsUnfit
+            Not the channels that it takes.
         """
         import torch
-        from monai.data import MetaTensor
 
-        from operators.models.resample import labels_on_grid
-        from operators.models.windows import windowed_argmax
-
-        run = self._inference
-        if volume.unit != self.card.unit:
-            raise UnitMismatch(
-                self.card.name, volume.series_instance_uid, volume.unit, self.card.unit
-            )
-        ijk = np.ascontiguousarray(volume.array.transpose(2, 1, 0))
-        affine = torch.from_numpy(RAS_FROM_LPS @ volume.lps_from_index)
-        tensor = torch.from_numpy(ijk).float()
-        if run.channel_first:
-            tensor = tensor[None]
-        meta = {
-            "original_channel_dim": 0 if run.channel_first else "no_channel",
-            "spatial_shape": np.array(ijk.shape),
-            "filename_or_obj": volume.series_instance_uid,
-            "space": "RAS",
-        }
+        card, run = self.card, self._inference
+        if volume.unit != card.unit:
+            raise UnitMismatch(card.name, volume.series_instance_uid, volume.unit, card.unit)
+        items = feed(volume, card.run, run.keys, channel_first=run.channel_first)
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():
-            image = MetaTensor(tensor, affine=affine, meta=meta)
-            item = run.preprocess({"image": image})
+            try:
+                if card.run.output is Output.CLASSES:
+                    return self._classified(volume, items)
+                if card.run.output is Output.BOXES:
+                    return self._detected(volume, items)
+            except HeadUnfit as unfit:
+                raise OutputUnfit(card.name, str(unfit)) from unfit
+            masks = [self._mask(item) for item in items]
+        mask = masks[0] if card.run.input is Input.VOLUME else np.stack(masks, axis=-1)
+        shape = tuple(reversed(volume.array.shape))
+        if card.run.input is Input.RGB:
+            shape = (*reversed(volume.array.shape[1:]), 1)
+        return Segmentation(
+            volume=volume,
+            labels=self._checked(mask, shape),
+            segments=card.segments,
+            model=self.identity,
+            overlapping=card.run.output is Output.PLANES,
+        )
+
+    def _scores(self, item: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """The item after preprocessing, and what the network says of it, one in the batch."""
+        item = self._prepared(item)
+        batch = item["image"][None].to(self.device)
+        inferer = self._inference.inferer
+        if "class_vector" in inspect.signature(inferer.__call__).parameters:
+            return self._asked_for(item, batch)
+        return item, inferer(batch, self._network)
+
+    def _asked_for(self, item: dict[str, Any], batch: Any) -> tuple[dict[str, Any], Any]:
+        """The same of a network that is told which classes are wanted: those of the card."""
+        import torch
+
+        numbers = [segment.number for segment in self.card.segments]
+        raw = self._inference.inferer(
+            batch,
+            self._network,
+            point_coords=None,
+            point_labels=None,
+            class_vector=torch.tensor(numbers, device=self.device)[:, None],
+        )
+        item["label_prompt"] = torch.tensor(numbers)
+        return item, raw
+
+    def _prepared(self, item: dict[str, Any]) -> dict[str, Any]:
+        done: dict[str, Any] = self._inference.preprocess(item)
+        if "image" not in done:
+            raise OutputUnfit(self.card.name, "its preprocessing gives no 'image'")
+        return done
+
+    def _mask(self, item: dict[str, Any]) -> np.ndarray:
+        """Labels, or bits of planes, of one item: (X, Y), or (X, Y, Z)."""
+        from monai.data import MetaTensor
+
+        run = self._inference
+        key = next(iter(item))
+        affine, shape = item[key].affine, tuple(item[key].meta["spatial_shape"])
+        if run.argmax is Argmax.WINDOWS:
+            item = self._prepared(item)
             batch = item["image"][None].to(self.device)
-            if run.argmax is Argmax.WINDOWS:
-                labels = windowed_argmax(run.inferer, batch.as_tensor(), self._network)
-                scores = labels[None].float()
-            else:
-                scores = run.inferer(batch, self._network)[0].cpu()
-            item["pred"] = MetaTensor(
+            labels = windowed_argmax(run.inferer, batch.as_tensor(), self._network)
+            scores = labels[None].float()
+        else:
+            item, raw = self._scores(item)
+            scores = self._one_map(raw)
+        item["pred"] = (
+            scores
+            if isinstance(scores, dict)
+            else MetaTensor(
                 scores,
                 affine=item["image"].affine,
                 meta=item["image"].meta,
                 applied_operations=item["image"].applied_operations,
             )
-            item = run.postprocess(item)
-            if run.argmax is Argmax.SLABS:
-                labels = labels_on_grid(item["pred"], affine, ijk.shape)
-                item = {"pred": MetaTensor(labels[None], affine=affine)}
-            item = run.finish(item)
-            pred = item["pred"]
-        return Segmentation(
+        )
+        item = run.postprocess(item)
+        if run.argmax is Argmax.SLABS and run.threshold is not None:
+            count = max(segment.number for segment in self.card.segments)
+            if len(item["pred"]) < count:
+                raise OutputUnfit(self.card.name, f"{len(item['pred'])} channels, not {count}")
+            return planes_on_grid(item["pred"], affine, shape, run.threshold, count)
+        if run.argmax is Argmax.SLABS:
+            labels = labels_on_grid(item["pred"], affine, shape)
+            item = {"pred": MetaTensor(labels[None], affine=affine)}
+        item = run.finish(item)
+        if self.card.run.result not in item:
+            raise OutputUnfit(self.card.name, f"it gives no '{self.card.run.result}'")
+        pred = np.asarray(item[self.card.run.result])
+        if self.card.run.output is Output.PLANES:
+            return self._bits(pred)
+        return pred[0] if len(pred) == 1 and pred.ndim > len(shape) else pred
+
+    def _one_map(self, raw: Any) -> Any:
+        import torch
+
+        if isinstance(raw, dict) and self.card.run.result != "pred":
+            return {getattr(key, "value", key): part[0].cpu() for key, part in raw.items()}
+        if not isinstance(raw, torch.Tensor):
+            raise OutputUnfit(self.card.name, f"the network gives a {type(raw).__name__}, no map")
+        return raw[0].cpu()
+
+    def _bits(self, pred: np.ndarray) -> np.ndarray:
+        """Channels of 0 and 1 as bits of one number each."""
+        count = max(segment.number for segment in self.card.segments)
+        if len(pred) < count:
+            raise OutputUnfit(self.card.name, f"{len(pred)} channels, not {count}")
+        if not np.isin(np.unique(pred[:count]), (0, 1)).all():
+            raise OutputUnfit(self.card.name, "planes hold something else than 0 and 1")
+        bits = np.zeros(pred.shape[1:], plane_kind(count))
+        for n, plane in enumerate(pred[:count]):
+            bits |= (plane != 0).astype(bits.dtype) << n
+        return bits
+
+    def _classified(self, volume: Volume, items: Iterable[dict[str, Any]]) -> Reading:
+        card = self.card
+        whole = card.run.input is not Input.SLICES
+        scores = []
+        for k, item in enumerate(items):
+            _, raw = self._scores(item)
+            place = None if whole else k
+            scores.append(class_scores(raw, self._inference.activation, card.run, place))
+        return Reading(
             volume=volume,
-            labels=self._checked_labels(np.asarray(pred), ijk.shape),
-            segments=self.card.segments,
+            classes=card.run.classes,
             model=self.identity,
+            scores=tuple(scores),
+            operating_point=card.run.operating_point,
         )
 
-    def _checked_labels(self, pred: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        labels = pred[0] if pred.ndim == 4 and pred.shape[0] == 1 else pred
-        if labels.shape != shape:
+    def _detected(self, volume: Volume, items: Iterable[dict[str, Any]]) -> Reading:
+        card, (given,) = self.card, items
+        item, raw = self._scores(given)
+        affine = RAS_FROM_LPS @ np.asarray(item["image"].affine, np.float64)
+        boxes = boxes_in_patient(
+            detector_output(raw, self._inference.inferer),
+            affine,
+            tuple(item["image"].shape[1:]),
+            card.run,
+        )
+        return Reading(
+            volume=volume,
+            classes=card.run.classes,
+            model=self.identity,
+            boxes=boxes,
+            detector=True,
+            operating_point=card.run.operating_point,
+        )
+
+    def _checked(self, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The mask as (z, y, x), if it lies on the grid and holds what the card knows."""
+        if mask.shape != shape:
             raise OutputUnfit(
-                self.card.name, f"label map has shape {labels.shape}, the volume {shape}"
+                self.card.name, f"label map has shape {mask.shape}, the volume {shape}"
             )
-        largest = max(segment.number for segment in self.card.segments)
-        found = np.unique(labels)
-        known = {0, *(segment.number for segment in self.card.segments)}
-        if strange := sorted({float(value) for value in found} - known):
+        numbers = [segment.number for segment in self.card.segments]
+        if self.card.run.output is Output.PLANES:
+            known = sum(
+                1 << (number - 1) for number in numbers
+            )  # a channel nobody named is left out
+            return np.ascontiguousarray(mask.T & mask.dtype.type(known))
+        if strange := sorted({float(value) for value in np.unique(mask)} - {0, *numbers}):
             raise OutputUnfit(self.card.name, f"labels {strange[:5]} are not on its card")
-        kind = np.uint8 if largest <= 255 else np.uint16
-        return np.ascontiguousarray(labels.transpose(2, 1, 0).astype(kind))
+        kind = np.uint8 if max(numbers) <= 255 else np.uint16
+        return np.ascontiguousarray(mask.T.astype(kind))
+
+
+def _device(card: Card) -> Any:
+    import torch
+
+    if card.run.device == "cuda" and not torch.cuda.is_available():
+        raise BundleUnfit(card.name, "it needs a CUDA device, and there is none")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def is_torchscript(file: Path) -> bool:
+    """Whether a weights file is a TorchScript program."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_torchscript(bundle: str, file: Path) -> Any:
+    """A TorchScript program as a network. It runs what it holds: the card must allow it.
+
+    Raises
+    ------
+    WeightsUnfit
+        It is damaged.
+    """
+    import torch
+
+    try:
+        return torch.jit.load(str(file), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise WeightsUnfit(bundle, "damaged TorchScript") from error
 
 
 def load_state(bundle: str, file: Path) -> Any:

@@ -13,14 +13,27 @@ bundles whose origin is trusted may be imported.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from operators.errors import ModelRefusal
+from operators.models.bundle_code import own_modules
+from operators.models.config_steps import (
+    Argmax,
+    cut_decision,
+    drop_file_access,
+    expand_steps,
+    on_this_device,
+    take_out_download,
+    target,
+    transforms,
+)
+from operators.models.run_block import Run
 
 CONFIG_NAMES = ("inference.yaml", "inference.yml", "inference.json")
 NEEDED = ("network_def", "preprocessing", "inferer", "postprocessing")
@@ -51,20 +64,29 @@ class ConfigBroken(ModelRefusal):
         )
 
 
-class Argmax(Enum):
-    """Where the labels are decided.
+class PackageMissing(ModelRefusal):
+    """The config imports a Python package that radloop does not bring."""
 
-    OWN
-        In the bundle's own post-processing; nothing is cut out.
-    SLABS
-        After an interpolating `Invertd`: `operators.models.resample.labels_on_grid`.
-    WINDOWS
-        On the network's grid, before any `Invertd`: `operators.models.windows.windowed_argmax`.
-    """
+    code = "RL-1440"
 
-    OWN = "own"
-    SLABS = "slabs"
-    WINDOWS = "windows"
+    def __init__(self, bundle: str, package: str) -> None:
+        self.package = package
+        super().__init__(
+            f"bundle '{bundle}' needs the Python package '{package}', which is not installed. "
+            "Install it into radloop's environment, in a version that fits its torch."
+        )
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """The package whose absence is behind an error; None where that is not the reason."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        if type(error).__name__ == "OptionalImportError":
+            found = re.search(r"(?:import|No module named) '?([A-Za-z0-9_]+)", str(error))
+            return found[1] if found else "?"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @dataclass(frozen=True)
@@ -73,14 +95,20 @@ class Inference:
 
     Attributes
     ----------
-    network : torch.nn.Module
-        From `network_def`, without weights.
+    network : torch.nn.Module or None
+        From `network_def`, without weights; None where TorchScript brings it.
     preprocess, postprocess, finish : callables
         Compositions of dictionary transforms; `finish` follows the argmax where it was cut out.
     inferer : callable
         ``inferer(batch, network)``.
     argmax : Argmax
-        Who takes the argmax.
+        Who takes the argmax, or the threshold.
+    threshold : float or None
+        Where planes are cut slab by slab: on the values as they are interpolated.
+    activation : str
+        What the config does to a classifier's output: ``softmax``, ``sigmoid`` or "".
+    keys : tuple of str
+        Of the images that its loader would read.
     channel_first : bool
         The volume is handed over with a channel axis.
     checkpoint_name : str or None
@@ -97,19 +125,24 @@ class Inference:
     finish: Any
     inferer: Any
     argmax: Argmax
+    threshold: float | None
+    activation: str
+    keys: tuple[str, ...]
     channel_first: bool
     checkpoint_name: str | None
     checkpoint_key: str
     sha256: str
 
 
-def read_inference(folder: Path) -> Inference:
+def read_inference(folder: Path, run: Run | None = None) -> Inference:
     """Read and instantiate a bundle's inference config.
 
     Parameters
     ----------
     folder : Path
         The bundle.
+    run : Run or None
+        The card's `run` block; None: one series in, labels out.
 
     Raises
     ------
@@ -117,47 +150,86 @@ def read_inference(folder: Path) -> Inference:
         No config, or a part is absent.
     ConfigBroken
         A part does not resolve.
+    PackageMissing
+        A part needs a Python package that is not installed.
     """
+    import torch
     from monai.bundle import ConfigParser
-    from monai.inferers import SlidingWindowInferer
 
+    run = Run() if run is None else run
     file = config_file(folder)
     try:
         config = dict(ConfigParser.load_config_file(str(file)))
     except Exception as error:
         raise ConfigBroken(folder.name, file.name, error) from error
     for key in NEEDED:
-        if key not in config:
+        if key not in config and not (key == "network_def" and run.torchscript):
             raise ConfigMissing(folder.name, f"no '{key}' in its inference config")
-    for key in ("preprocessing", "postprocessing"):
-        if not isinstance(config[key], dict) or not isinstance(config[key].get("transforms"), list):
-            raise ConfigMissing(folder.name, f"'{key}' is no Compose with a list of transforms")
     config["bundle_root"] = str(folder)
-    values = _Values(folder.name, config)
+    # A file that a config loads by itself may hold arrays beside tensors, and nothing else.
+    with own_modules(folder), torch.serialization.safe_globals(_array_types()):
+        return _instantiate(folder, file, config, run)
+
+
+def _instantiate(folder: Path, file: Path, config: dict[str, Any], run: Run) -> Inference:
+    from monai.inferers import SlidingWindowInferer
+
+    on_this_device(config)
     for key in ("preprocessing", "postprocessing"):
-        steps = _transforms(config, key)
+        expand_steps(folder.name, config, key)
+    values = ConfigValues(folder.name, config)
+    for key in ("preprocessing", "postprocessing"):
+        steps = transforms(config, key)
         steps[:] = [step for step in steps if not values.flag(step, "_disabled_", default=False)]
-    channel_first = _drop_file_access(config, values)
+    keys, channel_first = drop_file_access(config, values)
     exact = values.parsed("inferer")
     windowed = type(exact) is SlidingWindowInferer and not exact.with_coord
-    argmax = _cut_argmax(config, values, windowed=windowed)
-    loader = config.get("checkpointloader")
-    loader = loader if isinstance(loader, dict) else {}
-    parts = _Values(folder.name, config)
+    cut = cut_decision(config, values, run, windowed=windowed)
+    checkpoint = _checkpoint(config)
+    pretrained = take_out_download(config, values)
+    parts = ConfigValues(folder.name, config)
+    network = parts.parsed("network_def") if "network_def" in config else None
+    if pretrained and network is not None:
+        for module in network.modules():
+            if hasattr(module, "transform_input"):
+                module.transform_input = True  # as torchvision sets it with its own weights
+    inferer = parts.parsed("inferer")
+    if "detector_ops" in config:  # settings of the detector that nothing refers to
+        parts.parsed("detector_ops")
+    named = parts.value(checkpoint["load_path"]) if "load_path" in checkpoint else None
     return Inference(
-        network=parts.parsed("network_def"),
+        network=network,
         preprocess=parts.parsed("preprocessing"),
         postprocess=parts.parsed("postprocessing"),
         finish=parts.parsed("after_argmax"),
-        inferer=parts.parsed("inferer"),
-        argmax=argmax,
+        inferer=inferer,
+        argmax=cut.argmax,
+        threshold=cut.threshold,
+        activation=cut.activation,
+        keys=keys,
         channel_first=channel_first,
-        checkpoint_name=Path(str(parts.value(loader["load_path"]))).name
-        if "load_path" in loader
-        else None,
-        checkpoint_key=next(iter(loader.get("load_dict", {})), "model"),
+        checkpoint_name=None if named is None else Path(str(named)).name,
+        checkpoint_key=next(iter(checkpoint.get("load_dict", {})), "model"),
         sha256=hashlib.sha256(file.read_bytes() + (folder / "card.yaml").read_bytes()).hexdigest(),
     )
+
+
+def _array_types() -> list[Any]:
+    """What `weights_only` must know to read arrays: no code runs in any of it."""
+    kinds = {type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")}
+    return [np.ndarray, np.dtype, np._core.multiarray._reconstruct, *kinds]  # type: ignore[attr-defined]
+
+
+def _checkpoint(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What loads the weights: a part of its own, or one of the handlers."""
+    loader = config.get("checkpointloader")
+    if isinstance(loader, dict):
+        return loader
+    handlers = config.get("handlers")
+    for handler in handlers if isinstance(handlers, list) else []:
+        if isinstance(handler, dict) and target(handler) == "CheckpointLoader":
+            return handler
+    return {}
 
 
 def config_file(folder: Path) -> Path:
@@ -174,7 +246,7 @@ def config_file(folder: Path) -> Path:
     raise ConfigMissing(folder.name, f"no configs/{CONFIG_NAMES[0]}")
 
 
-class _Values:
+class ConfigValues:
     """Resolves references and expressions of one config."""
 
     def __init__(self, bundle: str, config: Mapping[str, Any]) -> None:
@@ -190,13 +262,18 @@ class _Values:
         try:
             return self._parser.get_parsed_content(key)
         except Exception as error:
+            package = missing_package(error)
+            if package is not None:
+                raise PackageMissing(self._bundle, package) from error
             raise ConfigBroken(self._bundle, key, error) from error
 
     def value(self, said: Any) -> Any:
         """What a value means: itself, or what it refers to."""
         if not isinstance(said, str) or not ("@" in said or said.startswith("$")):
             return said
-        return _Values(self._bundle, {**self._config, "value_sought": said}).parsed("value_sought")
+        return ConfigValues(self._bundle, {**self._config, "value_sought": said}).parsed(
+            "value_sought"
+        )
 
     def flag(self, step: Mapping[str, Any], name: str, *, default: bool) -> bool:
         """A yes or no of one transform; MONAI also takes one per key, and "true"."""
@@ -204,63 +281,3 @@ class _Values:
         if isinstance(said, list | tuple) and len(said) == 1:
             said = said[0]
         return said.strip().lower() == "true" if isinstance(said, str) else bool(said)
-
-
-def _transforms(config: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    transforms: list[dict[str, Any]] = config[key]["transforms"]
-    return transforms
-
-
-def _target(transform: Mapping[str, Any]) -> str:
-    return str(transform.get("_target_", "")).rsplit(".", 1)[-1]
-
-
-def _drop_file_access(config: dict[str, Any], values: _Values) -> bool:
-    """Take loading and saving out; True where loading also put the channel first."""
-    before, after = _transforms(config, "preprocessing"), _transforms(config, "postprocessing")
-    loaders = [entry for entry in before if _target(entry).startswith("LoadImage")]
-    before[:] = [entry for entry in before if entry not in loaders]
-    after[:] = [entry for entry in after if not _target(entry).startswith("SaveImage")]
-    return any(values.flag(entry, "ensure_channel_first", default=False) for entry in loaders)
-
-
-def _cut_argmax(config: dict[str, Any], values: _Values, *, windowed: bool) -> Argmax:
-    """Take the argmax out of post-processing where it can be had in bounded memory.
-
-    What follows it goes to `after_argmax`.
-    """
-    steps = _transforms(config, "postprocessing")
-    config["after_argmax"] = {"_target_": "Compose", "transforms": []}
-    rest = config["after_argmax"]["transforms"]
-    # A softmax does not change which channel is largest.
-    first = 1 if steps and _is_softmax(steps[0], values) else 0
-    if windowed and len(steps) > first and _is_argmax(steps[first], values):
-        rest[:] = steps[first + 1 :]
-        del steps[:]
-        return Argmax.WINDOWS
-    for at, (step, after) in enumerate(pairwise(steps)):
-        smooth = _target(step) == "Invertd" and not values.flag(
-            step, "nearest_interp", default=True
-        )
-        if smooth and _is_argmax(after, values):
-            rest[:] = steps[at + 2 :]
-            del steps[at:]
-            return Argmax.SLABS
-    return Argmax.OWN
-
-
-def _is_softmax(step: Mapping[str, Any], values: _Values) -> bool:
-    return (
-        _target(step) == "Activationsd"
-        and values.flag(step, "softmax", default=False)
-        and not values.flag(step, "sigmoid", default=False)
-        and step.get("other") is None
-    )
-
-
-def _is_argmax(step: Mapping[str, Any], values: _Values) -> bool:
-    return (
-        _target(step) == "AsDiscreted"
-        and values.flag(step, "argmax", default=False)
-        and all(step.get(name) is None for name in ("to_onehot", "threshold", "rounding"))
-    )

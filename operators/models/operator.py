@@ -1,4 +1,4 @@
-"""BundleInference: volumes in, segmentations out."""
+"""BundleInference: volumes in, segmentations and readings out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from operators.errors import Refusal
 from operators.job import Refused, Segmentation, StudyJob
 from operators.models.bundle import InferenceFailed, LoadedBundle
 from operators.models.warm import WarmModels
+from operators.reading import Reading
 
 
 class BundleInference(Operator):
@@ -31,19 +32,29 @@ class BundleInference(Operator):
 
 
 def segment_all(job: StudyJob, models: WarmModels) -> StudyJob:
-    """The job with a segmentation for each volume, or the reason why there is none."""
+    """The job with a segmentation or a reading for each volume, or the reason why there is none."""
     # One study, one set of weights, even where another is promoted meanwhile.
     running: dict[str, LoadedBundle] = {}
     done: list[Segmentation] = []
+    readings: list[Reading] = []
     refused: list[Refused] = []
     for volume in job.volumes:
         try:
             if volume.bundle not in running:
                 running[volume.bundle] = models.get(volume.bundle)
-            done.append(running[volume.bundle].segment(volume))
+            result = running[volume.bundle].analyse(volume)
+            if isinstance(result, Reading):
+                readings.append(result)
+            else:
+                done.append(result)
         except Refusal as refusal:
             refused.append(Refused(volume.series_instance_uid, refusal.reason))
         except (RuntimeError, ValueError, MemoryError) as error:  # torch and monai raise these
             failed = InferenceFailed(volume.bundle, volume.series_instance_uid, error)
             refused.append(Refused(volume.series_instance_uid, failed.reason))
-    return replace(job, segmentations=tuple(done), refused=(*job.refused, *refused))
+    return replace(
+        job,
+        segmentations=tuple(done),
+        readings=tuple(readings),
+        refused=(*job.refused, *refused),
+    )

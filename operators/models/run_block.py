@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from operators.job import Code
+from operators.reading import OperatingPoint, OutputClass
 
 Device = Literal["any", "cuda"]
 
@@ -94,39 +95,6 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class OutputClass:
-    """What one class of a classifier or detector stands for.
-
-    Attributes
-    ----------
-    name : str
-        For machines.
-    label : str
-        For readers.
-    code : Code or None
-        What it is.
-    """
-
-    name: str
-    label: str
-    code: Code | None = None
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """At which score a class counts, and how that was measured.
-
-    Without one no confidence is shown: a network's score is no probability.
-    """
-
-    threshold: float
-    sensitivity: float
-    specificity: float
-    data: str
-    n: int
-
-
-@dataclass(frozen=True)
 class Run:
     """How a bundle is run.
 
@@ -148,6 +116,8 @@ class Run:
         Boxes with a smaller score are left out.
     operating_point : OperatingPoint or None
         None: the score is no confidence.
+    result : str
+        Key of the label map after the config's post-processing.
     unfit : str
         Why it can't run here; "" where it can.
     """
@@ -161,6 +131,7 @@ class Run:
     classes: tuple[OutputClass, ...] = ()
     min_score: float = 0.0
     operating_point: OperatingPoint | None = None
+    result: str = "pred"
     unfit: str = ""
 
 
@@ -192,6 +163,7 @@ def read_run(block: Mapping[str, Any] | None) -> Run:
         ),
         min_score=block.get("min_score", 0.0),
         operating_point=None if point is None else OperatingPoint(**point),
+        result=block.get("result", "pred"),
         unfit=block.get("unfit", ""),
     )
 

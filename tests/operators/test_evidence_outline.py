@@ -15,7 +15,7 @@ from operators.evidence.outline import largest_outline
 
 def outline_of(mask: np.ndarray) -> np.ndarray:
     """Points around one slice's mask."""
-    return largest_outline(mask[np.newaxis].astype(np.uint8), 1, np.array([mask.sum()])).points
+    return largest_outline(lambda label, k: mask, 1, np.array([mask.sum()])).points
 
 
 def test_rectangle_is_outlined_along_the_outer_edges_of_its_pixels() -> None:
@@ -36,7 +36,7 @@ def test_one_pixel_has_area_one_in_every_corner_of_the_image(row: int, column: i
     mask = np.zeros((4, 5), bool)
     mask[row, column] = True
 
-    outline = largest_outline(mask[np.newaxis].astype(np.uint8), 1, np.array([1]))
+    outline = largest_outline(lambda label, k: mask, 1, np.array([1]))
 
     assert outline.area_px == 1.0
     assert outline.points.mean(axis=0) == pytest.approx((column + 0.5, row + 0.5), abs=0.2)
@@ -56,7 +56,7 @@ def test_polygon_encloses_the_largest_piece_with_its_holes_and_nothing_else(
     # A hole that touches the outside by a corner is outside.
     filled = ndimage.binary_fill_holes(largest, structure=np.ones((3, 3)))
 
-    outline = largest_outline(mask[np.newaxis].astype(np.uint8), 1, np.array([mask.sum()]))
+    outline = largest_outline(lambda label, k: mask, 1, np.array([mask.sum()]))
 
     rows, columns = np.indices(mask.shape)
     centres = np.column_stack([columns.ravel(), rows.ravel()]) + 0.5
@@ -70,6 +70,8 @@ def test_the_slice_with_most_of_the_structure_is_taken() -> None:
     labels[2, 1:6, 1:6] = 3
     labels[3] = 5
 
-    outline = largest_outline(labels, 3, (labels == 3).sum(axis=(1, 2)))
+    outline = largest_outline(
+        lambda label, k: labels[k] == label, 3, (labels == 3).sum(axis=(1, 2))
+    )
 
     assert (outline.k, outline.area_px) == (2, 25.0)

@@ -113,7 +113,7 @@ def test_bits_are_packed_without_gaps_for_every_frame_size(labels: np.ndarray) -
     frames = list_frames(counts, [5, 3])
 
     expected = [plane == label for label in (5, 3) for plane in labels if (plane == label).any()]
-    bits = unpack_bits(b"".join(pack_frames(labels, frames)))
+    bits = unpack_bits(b"".join(pack_frames(lambda label, k: labels[k] == label, frames)))
     assert len(frames) == len(expected)
     assert (bits[: labels[0].size * len(expected)] == np.array(expected, int).ravel()).all()
 
