@@ -14,6 +14,7 @@ from operators.errors import ModelRefusal
 from operators.job import ModelIdentity, QualityFlag, Segmentation, Volume
 from operators.models.bundle import WeightsUnfit
 from operators.models.card import Card
+from operators.models.medsam.networks import NETWORKS, build_network
 from operators.models.medsam.picture import (
     Box,
     Crop,
@@ -37,7 +38,6 @@ from operators.models.medsam.request import BoxPrompt, format_box
 if TYPE_CHECKING:
     import torch
 
-NETWORK = "operators.models.medsam.network.LiteMedSam"
 CACHED_EMBEDDINGS = 32  # 4 MB each
 
 
@@ -48,13 +48,14 @@ class PromptConfigUnfit(ModelRefusal):
 
     def __init__(self, bundle: str, what: str) -> None:
         super().__init__(
-            f"bundle '{bundle}': {what} in configs/inference.yaml. A prompted bundle needs "
-            f"network_def {NETWORK} and the numbers of `prompting`; install the bundle again."
+            f"bundle '{bundle}': {what} in configs/inference.yaml. A prompted bundle needs a "
+            f"network_def among {', '.join(NETWORKS)} and the numbers of `prompting`; install the "
+            "bundle again."
         )
 
 
 class LoadedMedSam:
-    """LiteMedSAM ready for any number of boxes.
+    """A network of `NETWORKS` ready for any number of boxes.
 
     Its embeddings are kept for a while, so that a second box on a slice costs the
     decoder only. Needs torch, not monai.
@@ -73,26 +74,27 @@ class LoadedMedSam:
     def __init__(self, card: Card) -> None:
         import torch
 
-        from operators.models.medsam.network import LiteMedSam
-
         card.verify_weights()
         self.card = card
         config_file = card.folder / "configs" / "inference.yaml"
-        self._crop_rule, self._follow_rule = _read_rules(card.name, config_file.read_bytes())
+        target, self._crop_rule, self._follow_rule = _read_config(
+            card.name, config_file.read_bytes()
+        )
         self._config_sha256 = hashlib.sha256(
             config_file.read_bytes() + (card.folder / "card.yaml").read_bytes()
         ).hexdigest()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = LiteMedSam()
+        network = build_network(target)
         try:
             network.load_state_dict(
                 torch.load(card.weights_file, map_location="cpu", weights_only=True)
             )
         except (RuntimeError, AttributeError, TypeError, EOFError) as error:
             raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
+        self._side = network.PICTURE_SIDE
         # Channels last takes a third off the convolutions on a CPU.
         self._network = network.to(self._device).eval()
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network.to(memory_format=torch.channels_last)
         self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def segment(self, volume: Volume, k: int, prompt: BoxPrompt) -> Segmentation:
@@ -143,7 +145,7 @@ class LoadedMedSam:
         crop = crop_around(box, plane.shape, max(volume.spacing_zyx_mm[1:]), self._crop_rule)
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():
-            embedding = self._embed(to_picture(crop.of(plane), window))
+            embedding = self._embed(to_picture(crop.of(plane), window, self._side))
             first = largest_piece(self._decode(embedding, box, crop, plane.shape))
             if not first.any():
                 return first
@@ -154,7 +156,9 @@ class LoadedMedSam:
     ) -> np.ndarray:
         import torch
 
-        boxes = torch.tensor([box_in_picture(box, crop)], dtype=torch.float32, device=self._device)
+        boxes = torch.tensor(
+            [box_in_picture(box, crop, self._side)], dtype=torch.float32, device=self._device
+        )
         logits, _ = self._network.decode(embedding, boxes)
         return to_mask(logits[0], crop, shape)
 
@@ -184,15 +188,17 @@ class LoadedMedSam:
         )
 
 
-def _read_rules(bundle: str, config: bytes) -> tuple[CropRule, FollowRule]:
+def _read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]:
+    """Which of `NETWORKS`, and its rules."""
     try:
         content: dict[str, Any] = yaml.safe_load(config)
-        if content["network_def"]["_target_"] != NETWORK:
+        target = content["network_def"]["_target_"]
+        if target not in NETWORKS:
             raise PromptConfigUnfit(bundle, "another network")
         prompting = content["prompting"]
         crop = {name: float(value) for name, value in prompting["crop"].items()}
         follow = {name: float(value) for name, value in prompting["follow"].items()}
-        return CropRule(**crop), FollowRule(**follow)
+        return target, CropRule(**crop), FollowRule(**follow)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
 

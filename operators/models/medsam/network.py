@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from operators.models.medsam.decoder import MaskDecoder
 from operators.models.medsam.encoder import ImageEncoder
-from operators.models.medsam.prompt import PromptEncoder
+from operators.models.medsam.prompt import PICTURE_SIDE, PromptEncoder
 
 
 class LiteMedSam(nn.Module):
@@ -20,6 +20,8 @@ class LiteMedSam(nn.Module):
     >>> logits.shape, iou.shape
     (torch.Size([1, 256, 256]), torch.Size([1]))
     """
+
+    PICTURE_SIDE = PICTURE_SIDE
 
     def __init__(self) -> None:
         super().__init__()

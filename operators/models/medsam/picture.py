@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # level 40, width 400: the window that MedSAM was trained with
 PERCENTILES = (0.5, 99.5)  # of other values, as in MedSAM's training
-PICTURE_SIDE = 256
+PICTURE_SIDE = 256  # of LiteMedSAM; another network may have another
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def _span(centre: float, side: float, size: int) -> tuple[int, int]:
     return floor(first), min(ceil(first + side), size)
 
 
-def fitted_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns after scaling the longer side to 256."""
-    scale = PICTURE_SIDE / max(shape)
+def fitted_shape(shape: tuple[int, int], side: int = PICTURE_SIDE) -> tuple[int, int]:
+    """Rows and columns after scaling the longer side to that of the picture."""
+    scale = side / max(shape)
     height, width = (max(round(size * scale), 1) for size in shape)
     return height, width
 
 
-def to_picture(part: np.ndarray, window: tuple[float, float]) -> Any:
+def to_picture(part: np.ndarray, window: tuple[float, float], side: int = PICTURE_SIDE) -> Any:
     """What the encoder is shown of a part of a slice.
 
     Parameters
@@ -133,10 +133,12 @@ def to_picture(part: np.ndarray, window: tuple[float, float]) -> Any:
         Values in the volume's unit.
     window : tuple of float
         Of `display_window`.
+    side : int
+        Of the picture that the network wants.
 
     Returns
     -------
-    torch.Tensor, shape (1, 3, 256, 256), float32
+    torch.Tensor, shape (1, 3, side, side), float32
         Grey, 0 to 1 from the darkest to the brightest pixel of the part within the
         window; 0 right of it and below it where it is no square.
     """
@@ -144,17 +146,17 @@ def to_picture(part: np.ndarray, window: tuple[float, float]) -> Any:
     from torch.nn import functional
 
     values = torch.from_numpy(np.clip(part, *window).astype(np.float32))[None, None]
-    shape = fitted_shape(part.shape)
+    shape = fitted_shape(part.shape, side)
     picture = functional.interpolate(values, shape, mode="bilinear", antialias=True)[0]
     low, high = picture.min(), picture.max()
     picture = (picture - low) / (high - low).clamp(min=1e-6)
-    picture = functional.pad(picture, (0, PICTURE_SIDE - shape[1], 0, PICTURE_SIDE - shape[0]))
+    picture = functional.pad(picture, (0, side - shape[1], 0, side - shape[0]))
     return picture.expand(1, 3, -1, -1)
 
 
-def box_in_picture(box: Box, crop: Crop) -> Box:
-    """Pixel edges of the slice to pixel edges of the 256 x 256 picture."""
-    height, width = fitted_shape(crop.shape)
+def box_in_picture(box: Box, crop: Crop, side: int = PICTURE_SIDE) -> Box:
+    """Pixel edges of the slice to pixel edges of the picture."""
+    height, width = fitted_shape(crop.shape, side)
     scale_y, scale_x = height / crop.shape[0], width / crop.shape[1]
     x0, y0, x1, y1 = box
     return (
@@ -170,8 +172,8 @@ def to_mask(logits: Any, crop: Crop, shape: tuple[int, int]) -> np.ndarray:
 
     Parameters
     ----------
-    logits : torch.Tensor, shape (256, 256)
-        Above 0 is inside.
+    logits : torch.Tensor, shape (n, n)
+        Of the whole picture, on a grid of its own; above 0 is inside.
     crop : Crop
         What the network was shown.
     shape : tuple of int
@@ -184,7 +186,7 @@ def to_mask(logits: Any, crop: Crop, shape: tuple[int, int]) -> np.ndarray:
     """
     from torch.nn import functional
 
-    height, width = fitted_shape(crop.shape)
+    height, width = fitted_shape(crop.shape, logits.shape[-1])
     seen = logits[None, None, :height, :width].float()
     on_crop = functional.interpolate(seen, crop.shape, mode="bilinear", antialias=True)[0, 0]
     mask = np.zeros(shape, bool)
