@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from operators.models.medsam.decoder import MaskDecoder
@@ -10,7 +11,7 @@ from operators.models.medsam.prompt import PICTURE_SIDE, PromptEncoder
 
 
 class LiteMedSam(nn.Module):
-    """Picture and box to mask.
+    """Picture and prompt to mask.
 
     Examples
     --------
@@ -33,16 +34,30 @@ class LiteMedSam(nn.Module):
         """Embeddings (n, 256, 64, 64) of pictures (n, 3, 256, 256) with values 0 to 1."""
         return self.image_encoder(pictures)
 
-    def decode(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of n boxes on one picture, or of one box on each of n pictures.
+    def decode(
+        self,
+        embedding: Tensor,
+        boxes: Tensor | None = None,
+        *,
+        points: Tensor | None = None,
+        inside: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of n prompts on one picture, or of one prompt on each of n pictures.
 
         Parameters
         ----------
         embedding : torch.Tensor, shape (1 or n, 256, 64, 64)
             Of `encode`.
-        boxes : torch.Tensor, shape (n, 4), float32
+        boxes : torch.Tensor or None, shape (n, 4), float32
             x0, y0, x1, y1: pixel edges on the 256 x 256 picture, the far corner one
             past the last pixel.
+        points : torch.Tensor or None, shape (n, p, 2), float32
+            x, y on the picture. Boxes or points must be given.
+        inside : torch.Tensor or None, shape (n, p), bool
+            Whether each point is in the structure; given with `points`.
+        masks : torch.Tensor or None, shape (n, 1, 256, 256), float32
+            Logits of an earlier mask.
 
         Returns
         -------
@@ -51,10 +66,18 @@ class LiteMedSam(nn.Module):
         iou : torch.Tensor, shape (n,)
             The network's own estimate of its IoU, not calibrated.
         """
-        image = embedding.expand(len(boxes), -1, -1, -1) + self.prompt_encoder.without_mask()
-        return self.mask_decoder(
-            image, self.prompt_encoder.grid(), self.prompt_encoder.box_tokens(boxes)
-        )
+        encoder = self.prompt_encoder
+        tokens = []
+        if points is not None and inside is not None:
+            tokens.append(encoder.point_tokens(points, inside))
+            if boxes is None:
+                tokens.append(encoder.no_point(len(points)))
+        if boxes is not None:
+            tokens.append(encoder.box_tokens(boxes))
+        prompt = torch.cat(tokens, dim=1)
+        added = encoder.without_mask() if masks is None else encoder.with_mask(masks)
+        image = embedding.expand(len(prompt), -1, -1, -1) + added
+        return self.mask_decoder(image, encoder.grid(), prompt)
 
     def forward(self, pictures: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Encode and decode: one box on each picture."""

@@ -28,11 +28,21 @@ class PromptedNetwork(Protocol):
     def encode(self, pictures: Any) -> Any:
         """Embeddings of pictures (n, 3, side, side), float32, values 0 to 1."""
 
-    def decode(self, embedding: Any, boxes: Any) -> tuple[Any, Any]:
-        """Masks of n boxes (n, 4), float32: pixel edges x0, y0, x1, y1.
+    def decode(
+        self,
+        embedding: Any,
+        boxes: Any = None,
+        *,
+        points: Any = None,
+        inside: Any = None,
+        masks: Any = None,
+    ) -> tuple[Any, Any]:
+        """Masks of n prompts; boxes, points or both are given.
 
-        Returns logits (n, m, m), above 0 is inside, on a grid over the whole picture,
-        and its own estimate of the IoU (n,), not calibrated.
+        Boxes (n, 4), float32, are pixel edges x0, y0, x1, y1; points (n, p, 2), float32,
+        with `inside` (n, p), bool; masks (n, 1, m, m), float32, are logits of an earlier
+        mask. Returns logits (n, m, m), above 0 is inside, on a grid over the whole
+        picture, and its own estimate of the IoU (n,), not calibrated.
         """
 
 

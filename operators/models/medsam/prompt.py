@@ -1,7 +1,8 @@
-"""Prompt encoder of SAM: a box becomes two tokens, its corners.
+"""Prompt encoder of SAM: points and the corners of a box become tokens, a mask is added.
 
-Points and masks as prompts are in the weights and so in the modules; nothing
-asks for them yet.
+Tokens come in the order of the published code: points, then, where there is no box, one
+that means "nothing here", else the two corners. A mask is no token: it is brought to the
+grid of the embedding and added to it.
 
 References
 ----------
@@ -21,7 +22,7 @@ from operators.models.medsam.encoder import EMBEDDING_CHANNELS, LayerNorm2d
 PICTURE_SIDE = 256
 EMBEDDING_SIDE = 64
 _POINT_KINDS = 4  # background, foreground, first and second corner of a box
-_FIRST_CORNER = 2
+_INSIDE, _FIRST_CORNER = 1, 2
 _MASK_CHANNELS = 16
 
 
@@ -42,7 +43,7 @@ class FourierPosition(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Boxes to tokens, and the position of each place of an embedding."""
+    """Prompts to tokens, and the position of each place of an embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +80,32 @@ class PromptEncoder(nn.Module):
         first = torch.zeros(1, dtype=torch.long, device=boxes.device)
         kinds = torch.cat([embed(first) for embed in self.point_embeddings[_FIRST_CORNER:]])
         return self.pe_layer(corners) + kinds
+
+    def point_tokens(self, points: Tensor, inside: Tensor) -> Tensor:
+        """Tokens of points.
+
+        Parameters
+        ----------
+        points : torch.Tensor, shape (n, p, 2), float32
+            x, y in pixels of the picture.
+        inside : torch.Tensor, shape (n, p), bool
+            True: the structure is there; False: it is not.
+
+        Returns
+        -------
+        torch.Tensor, shape (n, p, 256)
+        """
+        outside, within = (embed.weight[0] for embed in self.point_embeddings[: _INSIDE + 1])
+        kinds = torch.where(inside[..., None], within, outside)
+        return self.pe_layer((points + 0.5) / PICTURE_SIDE) + kinds
+
+    def no_point(self, count: int) -> Tensor:
+        """What stands for the missing box after points, shape (count, 1, 256)."""
+        return self.not_a_point_embed.weight.expand(count, 1, -1)
+
+    def with_mask(self, masks: Tensor) -> Tensor:
+        """What a mask adds to an embedding: (n, 1, 256, 256) logits to (n, 256, 64, 64)."""
+        return self.mask_downscaling(masks)
 
     def grid(self) -> Tensor:
         """Position tokens of all places of an embedding, shape (1, 256, 64, 64)."""
