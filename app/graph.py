@@ -23,7 +23,7 @@ from operators.findings.operator import Findings
 from operators.job import StudyJob
 from operators.models.card import load_cards
 from operators.models.medsam.operator import PromptedSegmentation
-from operators.models.medsam.request import BoxPrompt
+from operators.models.medsam.region import Region
 from operators.models.operator import BundleInference
 from operators.models.warm import WarmModels
 from operators.study.operator import SeriesChooser, SeriesSelector, StudySource
@@ -55,13 +55,13 @@ class Asked:
         A prompted bundle.
     series_uid : str or None
         None where the folder holds one series that fits.
-    prompt : BoxPrompt
-        The box.
+    regions : tuple of Region
+        Box, points or marks of a file; at least one.
     """
 
     bundle: str
     series_uid: str | None
-    prompt: BoxPrompt
+    regions: tuple[Region, ...]
 
 
 class RadloopGraph(Application):
@@ -74,8 +74,8 @@ class RadloopGraph(Application):
     models : WarmModels
         Loaded bundles.
     asked : str, Asked or None
-        What a person wants: this bundle, whatever the body part says, or what lies in
-        a box; None: whatever the cards match.
+        What a person wants: this bundle, whatever the body part says, or what is
+        marked; None: whatever the cards match.
     routed : collection of RoutedPair or None
         Where nobody asked: only these pairs of bundle and series; None: any.
     sink : callable
@@ -134,9 +134,11 @@ class RadloopGraph(Application):
             bundle=asked.bundle,
             accepts=self._models.card(asked.bundle).accepts,
             series_uid=asked.series_uid,
+            images={uid for region in asked.regions for uid in region.images},
+            series={uid for region in asked.regions for uid in region.series},
             name="selection",
         ), announced(PromptedSegmentation)(
-            self, models=self._models, prompt=asked.prompt, name="inference"
+            self, models=self._models, regions=asked.regions, name="inference"
         )
 
 
@@ -225,27 +227,27 @@ def segment(
     asked: Asked,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> StudyJob:
-    """Run the graph once on what a person has boxed, in this process.
+    """Run the graph once on what a person has marked, in this process.
 
     Parameters
     ----------
     input_dir, output_dir, recorded_at, models, progress
         As for `analyse`.
     asked : Asked
-        Bundle, series and box.
+        Bundle, series and marks.
 
     Returns
     -------
     StudyJob
-        With one segmentation, or with what was refused, and why.
+        With a segmentation of each region, or with what was refused, and why.
 
     Raises
     ------
     BundleUnknown, WeightsMissing
         The bundle is not installed, or its weights are not.
     Refusal
-        The series or the slice can't be told, or the box does not fit it; nothing is
-        written then.
+        The series or the slice can't be told, or no mark fits it; nothing is written
+        then.
     """
     models.card(asked.bundle).verify_weights()  # before a large study is read
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)

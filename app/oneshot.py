@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from operators.errors import Refusal
 
 if TYPE_CHECKING:
-    from operators.models.medsam.request import BoxPrompt
+    from operators.models.medsam.region import Region
 
 RECORD_FORMAT = "%Y%m%d%H%M%S"
 
@@ -91,13 +91,13 @@ def analyse_folder(
 def segment_folder(
     study_dir: Path,
     output: Path,
-    prompt: BoxPrompt,
+    regions: tuple[Region, ...],
     *,
     bundle: str,
     series_uid: str | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
-    """Segment what a box holds and write SEG, SR and `result.json`.
+    """Segment what is marked and write SEG, SR and `result.json`.
 
     A second run into the same folder writes the same objects, see `analyse_folder`.
 
@@ -105,12 +105,12 @@ def segment_folder(
     ----------
     study_dir, output, progress
         As for `analyse_folder`.
-    prompt : BoxPrompt
-        The box.
+    regions : tuple of Region
+        Box, points or marks of a file.
     bundle : str
         A prompted bundle.
     series_uid : str or None
-        Which series; None where the folder holds one that fits.
+        Which series; None where the marks say it or the folder holds one that fits.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def segment_folder(
     OutputUnusable
         `output` can't be written, or lies in `study_dir`.
     Refusal
-        The bundle, the series or the slice can't be told, or the box does not fit.
+        The bundle, the series or the slice can't be told, or no mark fits.
     """
     _check_study(study_dir)
     with _prepared(output, study_dir):
@@ -137,7 +137,7 @@ def segment_folder(
             output,
             recorded_at(output),
             models=load_models(),
-            asked=Asked(bundle, series_uid, prompt),
+            asked=Asked(bundle, series_uid, regions),
             progress=progress,
         )
         return write_result(job)

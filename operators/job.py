@@ -365,6 +365,8 @@ class Evidence:
         Volume it is about.
     bundle : str
         Whose result it is.
+    prompt : tuple of (str, str)
+        Of the model identity: tells results of one bundle on one volume apart.
     """
 
     kind: EvidenceKind
@@ -375,6 +377,7 @@ class Evidence:
     source_series_uid: str
     part: str
     bundle: str
+    prompt: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

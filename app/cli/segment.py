@@ -1,15 +1,18 @@
-"""`radloop segment`: one structure from one box, once, in this process."""
+"""`radloop segment`: structures from what a person marked, once, in this process."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.exit_codes import TABLE, Exit
 from app.cli.run import exit_code, print_result
+
+if TYPE_CHECKING:
+    from operators.models.medsam.region import Region
 
 BUNDLE = "medsam_lite"
 
@@ -20,23 +23,51 @@ def segment(
         typer.Argument(help="Folder of DICOM files, read recursively.", show_default=False),
     ],
     box: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             help="x0,y0,x1,y1: left, top, right and bottom edge in pixels of the DICOM image; 0,0 "
             "is the outer corner of its first pixel, x counts columns, y rows, and the edge after "
-            "pixel n is n+1. Draw it a few pixels too large rather than too small.",
+            "pixel n is n+1. Draw it a few pixels too large rather than too small. Again with "
+            "another --slice: one structure with boxes on several slices.",
             show_default=False,
         ),
-    ],
+    ] = None,
     image: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--slice",
             help="Which image the box is on: its InstanceNumber (what viewers show as I:31), or "
-            "its SOP Instance UID.",
+            "its SOP Instance UID. One for each box, in their order.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="x,y of a point in the structure, or x,y,- of one that is not in it; again for "
+            "more. With one --slice, with or without its box.",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A file of marks instead: a DICOM SR with measurements (each becomes a result), "
+            "an RTSTRUCT or a binary SEG (to refine).",
+            show_default=False,
+        ),
+    ] = None,
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            "--structure",
+            "--segment",
+            help="Which part of the file: name or number of a structure, number of a segment, "
+            "tracking UID of a measurement.",
+            show_default=False,
+        ),
+    ] = None,
     series: Annotated[
         str | None,
         typer.Option(
@@ -49,29 +80,30 @@ def segment(
     label: Annotated[
         str | None,
         typer.Option(
-            help="What the structure is called in the SEG [Selected region].", show_default=False
+            help="What the structure is called in the SEG [what the file calls it, or Selected "
+            "region].",
+            show_default=False,
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
 ) -> None:
-    """Segment what one box on one CT, MR or PET image holds, through all its slices.
+    """Segment what is marked on a CT, MR or PET image, through all its slices.
 
     Example: radloop segment DICOM --box 61,48,103,92 --slice 31 --label "Left kidney" -o results
+
+    With a report that OHIF made: radloop segment DICOM --from measurements.dcm -o results
     """
     from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, segment_folder
-    from operators.models.medsam.request import DEFAULT_LABEL, BoxPrompt, parse_box
 
-    prompt = BoxPrompt(
-        image.strip(), parse_box(box), DEFAULT_LABEL if label is None else label.strip()
-    )
+    regions = _regions(box or [], point or [], image or [], source, structure, label)
     try:
         with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = segment_folder(
-                study_dir, output, prompt, bundle=BUNDLE, series_uid=series, progress=progress
+                study_dir, output, regions, bundle=BUNDLE, series_uid=series, progress=progress
             )
     except Nothing as nothing:
         typer.secho(str(nothing), err=True, fg=typer.colors.RED)
@@ -81,6 +113,40 @@ def segment(
     else:
         print_result(result)
     raise typer.Exit(exit_code(result))
+
+
+def _regions(
+    boxes: list[str],
+    points: list[str],
+    slices: list[str],
+    source: Path | None,
+    structure: str | None,
+    label: str | None,
+) -> tuple[Region, ...]:
+    """What the command line asks for.
+
+    Raises
+    ------
+    ModelRefusal
+        It can't be understood, or the file can't be used.
+    """
+    from operators.models.medsam.mark_file import MarkFile, read_regions
+    from operators.models.medsam.region import SourcesMixed, of_marks, parse_point
+    from operators.models.medsam.request import DEFAULT_LABEL, parse_box
+
+    called = None if label is None else label.strip()
+    if source is None:
+        return (
+            of_marks(
+                [parse_box(text) for text in boxes],
+                [parse_point(text) for text in points],
+                [text.strip() for text in slices],
+                DEFAULT_LABEL if called is None else called,
+            ),
+        )
+    if boxes or points or slices:
+        raise SourcesMixed
+    return read_regions(MarkFile(source, structure, called))
 
 
 segment.__doc__ = f"{segment.__doc__}\n\n    {TABLE}"

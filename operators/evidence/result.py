@@ -80,7 +80,8 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "series_instance_uid": item.series_instance_uid,
             }
             for item in job.evidence
-            if (item.source_study_uid, item.source_series_uid, item.part, item.bundle)
-            == (study_uid, volume.series_instance_uid, volume.part, model.name)
+            if (item.source_study_uid, item.source_series_uid, item.part)
+            == (study_uid, volume.series_instance_uid, volume.part)
+            and (item.bundle, item.prompt) == (model.name, model.prompt)
         ],
     }

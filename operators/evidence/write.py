@@ -57,6 +57,7 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
                 source_series_uid=report.segmentation.volume.series_instance_uid,
                 part=report.segmentation.volume.part,
                 bundle=report.segmentation.model.name,
+                prompt=report.segmentation.model.prompt,
             )
         )
     return tuple(evidence)

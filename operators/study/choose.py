@@ -8,7 +8,7 @@ StudyRefusal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from operators.errors import StudyRefusal
 from operators.job import Match, Series, Study
@@ -44,6 +44,50 @@ class SeriesUnfit(StudyRefusal):
 
     def __init__(self, bundle: str, why: str) -> None:
         super().__init__(f"bundle {bundle} can't take it: {why}.")
+
+
+def choose_marked(
+    studies: Sequence[Study],
+    bundle: str,
+    accepts: Accepts,
+    series_uid: str | None,
+    images: Collection[str],
+    series: Collection[str],
+) -> tuple[Match, ...]:
+    """Pair a bundle with each series that is named, by a person or by marks.
+
+    Parameters
+    ----------
+    studies, bundle, accepts, series_uid
+        As for `choose_series`; a person's word comes first.
+    images : collection of str
+        SOP Instance UIDs that marks are on.
+    series : collection of str
+        Series Instance UIDs that marks refer to.
+
+    Returns
+    -------
+    tuple of Match
+        At least one. Every series that holds one of the images; else those that are
+        referred to; else the only one that fits.
+
+    Raises
+    ------
+    SeriesNotThere, SeriesAmbiguous, SeriesUnfit
+    """
+    everything = [one for study in studies for one in study.series]
+    marked = [
+        one.series_instance_uid
+        for one in everything
+        if not series_uid and any(i.sop_instance_uid in images for i in one.instances)
+    ] or [
+        one.series_instance_uid
+        for one in everything
+        if not series_uid and one.series_instance_uid in series
+    ]
+    if not marked:
+        return (choose_series(studies, bundle, accepts, series_uid),)
+    return tuple(choose_series(studies, bundle, accepts, uid) for uid in marked)
 
 
 def choose_series(

@@ -9,7 +9,7 @@ from typing import Any
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.job import StudyJob
-from operators.study.choose import choose_series
+from operators.study.choose import choose_marked
 from operators.study.read import read_drop
 from operators.study.select import Accepts, RoutedPair, select
 
@@ -87,7 +87,7 @@ class SeriesSelector(Operator):
 
 
 class SeriesChooser(Operator):
-    """Studies in, the one pair of bundle and series that a person asked for out.
+    """Studies in, the pairs of bundle and series that a person asked for out: mostly one.
 
     Parameters
     ----------
@@ -96,7 +96,9 @@ class SeriesChooser(Operator):
     accepts : Accepts
         What its card asks.
     series_uid : str or None
-        None where the folder holds one series that fits.
+        None where the marks say it, or the folder holds one series that fits.
+    images, series : collection of str
+        SOP Instance UIDs and Series Instance UIDs that marks refer to.
     """
 
     def __init__(
@@ -106,9 +108,12 @@ class SeriesChooser(Operator):
         bundle: str,
         accepts: Accepts,
         series_uid: str | None,
+        images: Collection[str] = (),
+        series: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         self.bundle, self.accepts, self.series_uid = bundle, accepts, series_uid
+        self.images, self.series = images, series
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -121,5 +126,7 @@ class SeriesChooser(Operator):
     ) -> None:
         """Find the series."""
         job: StudyJob = op_input.receive("job")
-        match = choose_series(job.studies, self.bundle, self.accepts, self.series_uid)
-        op_output.emit(replace(job, matches=(match,)), "matched")
+        matches = choose_marked(
+            job.studies, self.bundle, self.accepts, self.series_uid, self.images, self.series
+        )
+        op_output.emit(replace(job, matches=matches), "matched")

@@ -13,6 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from app.graph import Asked, NeedsBox, analyse, load_models, segment
+from operators.models.medsam.region import of_box
 from operators.models.medsam.request import BoxPrompt
 from tests.line.test_geometry import segments_by_hand
 from tests.series import Ball, axis_directions, centred_grid, oblique, render, write_ct_series
@@ -36,7 +37,7 @@ def models(medsam_weights):  # noqa: ARG001  (skips without them)
 
 
 def ask(prompt: BoxPrompt, series_uid: str | None = None) -> Asked:
-    return Asked("medsam_lite", series_uid, prompt)
+    return Asked("medsam_lite", series_uid, (of_box(prompt),))
 
 
 def written(job) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from operators.models.medsam.picture import Box
 from operators.models.medsam.propagate import (
     End,
     FollowRule,
+    Propagated,
     bounding_box,
     continuing_piece,
     largest_piece,
@@ -42,6 +43,19 @@ def bright_in(array: np.ndarray):
     return segment_slice
 
 
+def from_box(array: np.ndarray, k: int, box: Box, look) -> Propagated:
+    """Follow from one box on one slice."""
+    return propagate(
+        array,
+        {k: largest_piece(look(k, box))},
+        {k: box},
+        look,
+        window=WINDOW,
+        step_px=STEP_PX,
+        rule=RULE,
+    )
+
+
 def noisy(shapes: list[Ball], shape_zyx=SHAPE_ZYX) -> np.ndarray:
     array = render(shapes, shape_zyx, centred_grid(shape_zyx, (2.0, 1.0, 1.0)))
     noise = np.random.default_rng(5).normal(0, 8, array.shape)
@@ -51,9 +65,7 @@ def noisy(shapes: list[Ball], shape_zyx=SHAPE_ZYX) -> np.ndarray:
 def test_a_ball_is_followed_to_both_poles_and_no_further() -> None:
     array = noisy([Ball((0, 0, 0), 20.0, 100)])
 
-    found = propagate(
-        array, 20, (14, 10, 58, 54), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
-    )
+    found = from_box(array, 20, (14, 10, 58, 54), bright_in(array))
 
     assert found.ends == (End.EMPTY, End.EMPTY)
     assert np.array_equal(found.mask, array > 0)
@@ -66,9 +78,7 @@ def test_only_the_boxed_one_of_two_balls_is_taken() -> None:
     array = noisy([left, right])
     alone = noisy([left]) > 0
 
-    found = propagate(
-        array, 20, (2, 15, 35, 49), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
-    )
+    found = from_box(array, 20, (2, 15, 35, 49), bright_in(array))
 
     assert np.array_equal(found.mask, alone)
 
@@ -79,9 +89,7 @@ def test_it_stops_where_the_tissue_changes_and_says_so() -> None:
     array[:, 20:40, 20:40] += 1100
     array[25:, 20:40, 20:40] += 60
 
-    found = propagate(
-        array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
-    )
+    found = from_box(array, 10, (17, 17, 43, 43), bright_in(array))
 
     assert (found.first, found.last) == (0, 24)
     assert found.ends == (End.SERIES, End.INTENSITY)
@@ -99,9 +107,7 @@ def test_a_mask_that_once_falls_upon_a_part_grows_back() -> None:
             found[26:] = found[:, 26:] = False
         return found
 
-    found = propagate(
-        array, 20, (17, 17, 47, 47), lapsing, window=WINDOW, step_px=STEP_PX, rule=RULE
-    )
+    found = from_box(array, 20, (17, 17, 47, 47), lapsing)
 
     assert found.mask[22].sum() >= 20 * 20  # 24 x 24, its outline moved in by 2
     assert np.array_equal(found.mask[24:], array[24:] > 0)
@@ -113,9 +119,7 @@ def test_values_beyond_the_window_do_not_stop_it() -> None:
     array[:, 20:40, 20:40] = 400
     array[25:, 20:40, 20:40] = 900
 
-    found = propagate(
-        array, 10, (17, 17, 43, 43), bright_in(array), window=WINDOW, step_px=STEP_PX, rule=RULE
-    )
+    found = from_box(array, 10, (17, 17, 43, 43), bright_in(array))
 
     assert (found.first, found.last) == (0, 39)
 
@@ -124,7 +128,7 @@ def test_an_empty_box_costs_one_look_and_gives_an_empty_mask() -> None:
     array = noisy([])
     look = bright_in(array)
 
-    found = propagate(array, 7, (3, 3, 30, 30), look, window=WINDOW, step_px=STEP_PX, rule=RULE)
+    found = from_box(array, 7, (3, 3, 30, 30), look)
 
     assert not found.mask.any() and look.calls == [7]
     assert found.ends == (End.EMPTY, End.EMPTY)
@@ -134,11 +138,78 @@ def test_every_slice_is_looked_at_once() -> None:
     array = noisy([Ball((0, 0, 0), 20.0, 100)])
     look = bright_in(array)
 
-    propagate(array, 20, (14, 10, 58, 54), look, window=WINDOW, step_px=STEP_PX, rule=RULE)
+    from_box(array, 20, (14, 10, 58, 54), look)
 
     assert len(look.calls) == len(set(look.calls))
     steps = {abs(b - a) for a, b in pairwise(look.calls)}
     assert steps <= {1, len(look.calls) // 2 + 1}
+
+
+def test_between_marked_slices_the_box_moves_evenly_and_beyond_them_it_follows() -> None:
+    """A leaning column that no box of a neighbour would show: each slice is asked for its own."""
+    array = noisy([])
+    for k in range(10, 31):
+        array[k, 20:40, k + 5 : k + 21] = 100
+    asked: dict[int, Box] = {}
+    look = bright_in(array)
+
+    def seen(k: int, box: Box) -> np.ndarray:
+        asked[k] = box
+        return look(k, box)
+
+    boxes: dict[int, Box] = {14: (17.0, 18.0, 37.0, 42.0), 26: (29.0, 18.0, 49.0, 42.0)}
+    found = propagate(
+        array,
+        {k: look(k, box) for k, box in boxes.items()},
+        boxes,
+        seen,
+        window=WINDOW,
+        step_px=STEP_PX,
+        rule=RULE,
+    )
+
+    assert asked[20] == (23.0, 18.0, 43.0, 42.0) and asked[17] == (20.0, 18.0, 40.0, 42.0)
+    assert np.array_equal(found.mask, array > 50)
+    assert (found.first, found.last) == (10, 30)
+
+
+def test_a_structure_that_is_marked_whole_is_not_followed_beyond() -> None:
+    array = noisy([])
+    array[:, 20:40, 20:40] = 100
+    look = bright_in(array)
+    box: Box = (18.0, 18.0, 42.0, 42.0)
+
+    found = propagate(
+        array,
+        {k: look(k, box) for k in (12, 15)},
+        dict.fromkeys((12, 15), box),
+        look,
+        window=WINDOW,
+        step_px=STEP_PX,
+        rule=RULE,
+        onward=False,
+    )
+
+    assert (found.first, found.last) == (12, 15) and found.ends == (End.MARKED, End.MARKED)
+    assert found.mask.any(axis=(1, 2)).sum() == 4
+
+
+def test_a_marked_slice_without_anything_is_left_out() -> None:
+    array = noisy([Ball((0, 0, 0), 20.0, 100)])
+    look = bright_in(array)
+    boxes: dict[int, Box] = {2: (1.0, 1.0, 9.0, 9.0), 20: (14.0, 10.0, 58.0, 54.0)}
+
+    found = propagate(
+        array,
+        {k: look(k, box) for k, box in boxes.items()},
+        boxes,
+        look,
+        window=WINDOW,
+        step_px=STEP_PX,
+        rule=RULE,
+    )
+
+    assert np.array_equal(found.mask, array > 50)
 
 
 def test_a_bounding_box_is_made_of_pixel_edges() -> None:

@@ -18,6 +18,7 @@ from operators.models.medsam.request import (
     LabelUnfit,
     SliceAmbiguous,
     SliceNotThere,
+    check_box,
     format_box,
     locate,
     parse_box,
@@ -65,8 +66,8 @@ def test_a_slice_is_found_by_its_number_and_by_its_uid(tmp_path: Path) -> None:
     """Numbers that run against the positions: k follows the image, not the number."""
     volumes = built(tmp_path, reverse=True)
 
-    by_number = locate(volumes, BoxPrompt("6", (1, 1, 5, 5)))
-    by_uid = locate(volumes, BoxPrompt(volumes[0].source_sop_uids[4], (0, 0, 50, 40)))
+    by_number = locate(volumes, "6")
+    by_uid = locate(volumes, volumes[0].source_sop_uids[4])
 
     assert by_number == (volumes[0], 0)
     assert by_uid == (volumes[0], 4)
@@ -78,7 +79,7 @@ def test_a_slice_is_found_by_its_number_and_by_its_uid(tmp_path: Path) -> None:
 )
 def test_a_slice_that_is_not_there_is_refused(tmp_path: Path, named: str, said: str) -> None:
     with pytest.raises(SliceNotThere, match=said):
-        locate(built(tmp_path), BoxPrompt(named, (1, 1, 5, 5)))
+        locate(built(tmp_path), named)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_a_slice_that_is_not_there_is_refused(tmp_path: Path, named: str, said: 
 def test_a_box_past_the_image_is_refused_with_the_size_of_the_image(tmp_path, box) -> None:
     """50 columns, 40 rows: exchanged axes would let the last two through."""
     with pytest.raises(BoxOutside, match="50 pixels wide and 40 high"):
-        locate(built(tmp_path), BoxPrompt("1", box))
+        check_box(built(tmp_path)[0], box)
 
 
 def test_a_number_that_two_slices_bear_is_refused_with_their_uids(tmp_path: Path) -> None:
@@ -98,10 +99,10 @@ def test_a_number_that_two_slices_bear_is_refused_with_their_uids(tmp_path: Path
     uids = volumes[0].source_sop_uids
 
     with pytest.raises(SliceAmbiguous, match="2 images have instance number 2") as raised:
-        locate(volumes, BoxPrompt("2", (1, 1, 5, 5)))
+        locate(volumes, "2")
 
     assert uids[2] in str(raised.value) and uids[3] in str(raised.value)
-    assert locate(volumes, BoxPrompt(uids[3], (1, 1, 5, 5)))[1] == 3
+    assert locate(volumes, uids[3])[1] == 3
 
 
 def test_slices_without_numbers_can_be_named_by_uid_only(tmp_path: Path) -> None:
@@ -111,5 +112,5 @@ def test_slices_without_numbers_can_be_named_by_uid_only(tmp_path: Path) -> None
     volumes = built(tmp_path, edit=without)
 
     with pytest.raises(SliceNotThere, match="no instance number, so give a SOP Instance UID"):
-        locate(volumes, BoxPrompt("1", (1, 1, 5, 5)))
+        locate(volumes, "1")
     assert np.array_equal(volumes[0].array.shape, SHAPE_ZYX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,16 @@ from operators.models.medsam.picture import (
     Box,
     Crop,
     CropRule,
+    Point,
+    SlicePrompt,
     box_in_picture,
     crop_around,
     display_window,
+    mask_in_picture,
     to_mask,
     to_picture,
 )
+from operators.models.medsam.place import Placed
 from operators.models.medsam.propagate import (
     End,
     FollowRule,
@@ -33,12 +38,19 @@ from operators.models.medsam.propagate import (
     largest_piece,
     propagate,
 )
-from operators.models.medsam.request import BoxPrompt, format_box
+from operators.models.medsam.propose import best_box, candidate_boxes
+from operators.models.medsam.region import Region
+from operators.models.medsam.request import segment_called
+from operators.models.medsam.stated import prompt_parameters
 
 if TYPE_CHECKING:
     import torch
 
 CACHED_EMBEDDINGS = 32  # 4 MB each
+MASK_SIDE = 256  # of a mask that is prompted, in every network of SAM's kind
+# How sure a given mask is taken to be. On the CT of STS_002 contours came back with a median
+# Dice of .95 at 10 and .88 at 1; a box alone has .87.
+MASK_LOGIT = 10.0
 
 
 class PromptConfigUnfit(ModelRefusal):
@@ -97,39 +109,83 @@ class LoadedMedSam:
         self._network.to(memory_format=torch.channels_last)
         self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    def segment(self, volume: Volume, k: int, prompt: BoxPrompt) -> Segmentation:
-        """Follow the structure in a box through its volume.
+    def segment(self, placed: Placed, region: Region) -> Segmentation:
+        """Follow the marked structure through its volume.
 
         Parameters
         ----------
-        volume : Volume
-            In any unit.
-        k : int
-            The prompted slice.
-        prompt : BoxPrompt
-            Its box lies inside that slice.
+        placed : Placed
+            Where the region lies.
+        region : Region
+            What was asked for.
 
         Returns
         -------
         Segmentation
             One segment; the volume's quality flags say how far it was followed.
         """
+        volume = placed.volume
         window = display_window(volume)
+        boxes: dict[int, Box] = {}
+        marked: dict[int, np.ndarray] = {}
+        for k, prompt in placed.slices.items():
+            boxes[k] = prompt.box or self._propose(volume, k, prompt.points, window)
+            asked = replace(prompt, box=boxes[k])
+            marked[k] = largest_piece(self.segment_marked(volume, k, asked, window))
         found = propagate(
             volume.array,
-            k,
-            prompt.box,
+            marked,
+            boxes,
             lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
             window=window,
             step_px=volume.spacing_zyx_mm[0] / max(volume.spacing_zyx_mm[1:]),
             rule=self._follow_rule,
+            onward=not region.whole,
         )
+        flags = (*volume.quality, *placed.remarks, *_remarks(placed, region, found))
         return Segmentation(
-            volume=replace(volume, quality=(*volume.quality, *_remarks(volume, k, found))),
+            volume=replace(volume, quality=flags),
             labels=found.mask.astype(np.uint8),
-            segments=(prompt.segment,),
-            model=self._identity(volume.source_sop_uids[k], prompt.box),
+            segments=(segment_called(region.label),),
+            model=self._identity(prompt_parameters(placed, region)),
         )
+
+    def _propose(
+        self, volume: Volume, k: int, points: Sequence[Point], window: tuple[float, float]
+    ) -> Box:
+        """The box round what points mean: see `propose.py`."""
+        import torch
+
+        plane = volume.array[k]
+        whole = Crop(0, 0, *plane.shape)
+        with torch.inference_mode():
+            embedding = self._embed(to_picture(plane, window, self._side))
+            return best_box(
+                candidate_boxes(points, plane.shape),
+                points,
+                lambda box: self._decode(embedding, box, whole, plane.shape),
+            )
+
+    def segment_marked(
+        self, volume: Volume, k: int, prompt: SlicePrompt, window: tuple[float, float]
+    ) -> np.ndarray:
+        """The mask of one slice from what is marked on it, shape (y, x), bool.
+
+        A given mask is refined by one look; without one it is `segment_slice`.
+        """
+        import torch
+
+        if prompt.box is None:
+            raise ValueError("a slice without a box")
+        if prompt.mask is None:
+            return self.segment_slice(volume, k, prompt.box, window)
+        plane = volume.array[k]
+        pixel_mm = max(volume.spacing_zyx_mm[1:])
+        crop = crop_around(prompt.box, plane.shape, pixel_mm, self._crop_rule)
+        with torch.inference_mode():
+            embedding = self._embed(to_picture(crop.of(plane), window, self._side))
+            prior = mask_in_picture(prompt.mask, crop, MASK_SIDE, MASK_LOGIT)
+            return self._decode(embedding, prompt.box, crop, plane.shape, prior)
 
     def segment_slice(
         self, volume: Volume, k: int, box: Box, window: tuple[float, float]
@@ -152,14 +208,20 @@ class LoadedMedSam:
             return self._decode(embedding, bounding_box(first, 0.0), crop, plane.shape)
 
     def _decode(
-        self, embedding: torch.Tensor, box: Box, crop: Crop, shape: tuple[int, int]
+        self,
+        embedding: torch.Tensor,
+        box: Box,
+        crop: Crop,
+        shape: tuple[int, int],
+        prior: torch.Tensor | None = None,
     ) -> np.ndarray:
         import torch
 
         boxes = torch.tensor(
             [box_in_picture(box, crop, self._side)], dtype=torch.float32, device=self._device
         )
-        logits, _ = self._network.decode(embedding, boxes)
+        refined = {} if prior is None else {"masks": prior.to(self._device)}
+        logits, _ = self._network.decode(embedding, boxes, **refined)
         return to_mask(logits[0], crop, shape)
 
     def _embed(self, picture: torch.Tensor) -> torch.Tensor:
@@ -176,7 +238,7 @@ class LoadedMedSam:
         self._embeddings.move_to_end(key)
         return self._embeddings[key]
 
-    def _identity(self, sop_uid: str, box: Box) -> ModelIdentity:
+    def _identity(self, prompt: tuple[tuple[str, str], ...]) -> ModelIdentity:
         return ModelIdentity(
             name=self.card.name,
             version=self.card.version,
@@ -184,7 +246,7 @@ class LoadedMedSam:
             manufacturer=self.card.manufacturer,
             runtime=f"torch-{self._device.type}-float32",
             config_sha256=self._config_sha256,
-            prompt=(("prompt_box", format_box(box)), ("prompt_slice", sop_uid)),
+            prompt=prompt,
         )
 
 
@@ -203,18 +265,31 @@ def _read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]
         raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
 
 
-def _remarks(volume: Volume, k: int, found: Propagated) -> tuple[QualityFlag, ...]:
+def _remarks(placed: Placed, region: Region, found: Propagated) -> tuple[QualityFlag, ...]:
     """How far the structure was followed, and where it may go on."""
     if not found.mask.any():
         return (QualityFlag("prompt-empty", "Nothing was found in the box."),)
-    uids = volume.source_sop_uids
+    uids = placed.volume.source_sop_uids
     count = found.last - found.first + 1
+    marks = [uids[k] for k in placed.slices]
+    source = (
+        f"one box on image {marks[0]}"
+        if len(marks) == 1
+        else f"marks on {len(marks)} images from {marks[0]} to {marks[-1]}"
+    )
     text = (
-        f"One structure from one box on image {uids[k]}, followed over {count} slices: before "
+        f"One structure from {source}, followed over {count} slices: before "
         f"image {uids[found.first]} it ends since {found.ends[0].value}, after image "
         f"{uids[found.last]} since {found.ends[1].value}."
     )
     flags = [QualityFlag("prompted", text)]
+    origin = dict(region.origin)
+    if "prompt_tracking_uid" in origin:
+        mark = (
+            f"It was marked by the measurement with tracking UID {origin['prompt_tracking_uid']} "
+            f"of report {origin['prompt_report']}."
+        )
+        flags.append(QualityFlag("marked-in-report", mark))
     if End.SERIES in found.ends:
         cut = "It reaches the end of the series: it may go on outside, and its volume be too small."
         flags.append(QualityFlag("incomplete-coverage", cut))

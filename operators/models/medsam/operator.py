@@ -1,4 +1,4 @@
-"""PromptedSegmentation: volumes of one series and a person's box in, a segmentation out."""
+"""PromptedSegmentation: volumes and what a person marked in, a segmentation of each mark out."""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ from dataclasses import replace
 from typing import Any
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
-from operators.job import StudyJob
+from operators.errors import ModelRefusal
+from operators.job import Refused, Segmentation, StudyJob
 from operators.models.bundle import InferenceFailed
-from operators.models.medsam.request import BoxPrompt, locate
+from operators.models.medsam.place import place
+from operators.models.medsam.region import Region
 from operators.models.warm import WarmModels
 
 
 class PromptedSegmentation(Operator):
-    """Segment what a box holds. The running is in `model.py`.
+    """Segment what is marked. The running is in `model.py`.
 
     Parameters
     ----------
     models : WarmModels
         Has the prompted bundle that the series was matched with.
-    prompt : BoxPrompt
+    regions : tuple of Region
         What was asked for.
     """
 
     def __init__(
-        self, fragment: Any, *args: Any, models: WarmModels, prompt: BoxPrompt, **kwargs: Any
+        self,
+        fragment: Any,
+        *args: Any,
+        models: WarmModels,
+        regions: tuple[Region, ...],
+        **kwargs: Any,
     ) -> None:
-        self.models, self.prompt = models, prompt
+        self.models, self.regions = models, regions
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -39,24 +46,37 @@ class PromptedSegmentation(Operator):
     ) -> None:
         """Segment."""
         job: StudyJob = op_input.receive("job")
-        op_output.emit(segment_prompted(job, self.models, self.prompt), "segmented")
+        op_output.emit(segment_prompted(job, self.models, self.regions), "segmented")
 
 
-def segment_prompted(job: StudyJob, models: WarmModels, prompt: BoxPrompt) -> StudyJob:
-    """The job with one segmentation; without one where the series gave no volume.
+def segment_prompted(job: StudyJob, models: WarmModels, regions: tuple[Region, ...]) -> StudyJob:
+    """The job with a segmentation of each region; without one where no series gave a volume.
+
+    Of several regions, one that can't be placed is refused and the others go on.
 
     Raises
     ------
     ModelRefusal
-        The prompt fits no slice of the series, or the network failed: a person asked
-        for this one thing, so it is said to them and nothing is written.
+        No region fits a slice, or the network failed: a person asked for this, so it is
+        said to them and nothing is written.
     """
     if not job.volumes:
         return job  # the volume builder has said why
-    volume, k = locate(job.volumes, prompt)
-    model = models.get_prompted(volume.bundle)
-    try:
-        segmentation = model.segment(volume, k, prompt)
-    except (RuntimeError, ValueError, MemoryError) as error:  # torch raises these
-        raise InferenceFailed(volume.bundle, volume.series_instance_uid, error) from error
-    return replace(job, segmentations=(segmentation,))
+    done: list[Segmentation] = []
+    refused: list[tuple[str, ModelRefusal]] = []
+    for number, region in enumerate(regions, start=1):
+        try:
+            placed = place(job.volumes, region)
+        except ModelRefusal as refusal:
+            refused.append((f"mark {number} of {len(regions)}", refusal))
+            continue
+        volume = placed.volume
+        model = models.get_prompted(volume.bundle)
+        try:
+            done.append(model.segment(placed, region))
+        except (RuntimeError, ValueError, MemoryError) as error:  # torch raises these
+            raise InferenceFailed(volume.bundle, volume.series_instance_uid, error) from error
+    if not done:
+        raise refused[0][1]
+    left_out = (Refused(what, refusal.reason) for what, refusal in refused)
+    return replace(job, segmentations=tuple(done), refused=(*job.refused, *left_out))

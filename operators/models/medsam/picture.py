@@ -17,6 +17,7 @@ import numpy as np
 from operators.job import Volume
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float, bool]  # x, y and whether the structure is there
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # level 40, width 400: the window that MedSAM was trained with
 PERCENTILES = (0.5, 99.5)  # of other values, as in MedSAM's training
@@ -43,6 +44,25 @@ class CropRule:
     factor: float
     coarse_pixel_mm: float
     coarse_factor: float
+
+
+@dataclass(frozen=True)
+class SlicePrompt:
+    """What is marked on one slice; a box or a point inside at least.
+
+    Attributes
+    ----------
+    box : tuple of float or None
+        Pixel edges.
+    points : tuple of Point
+        In pixel edges.
+    mask : numpy.ndarray or None, shape (y, x), bool
+        A mask that is to be refined; comes with its box.
+    """
+
+    box: Box | None
+    points: tuple[Point, ...] = ()
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +185,34 @@ def box_in_picture(box: Box, crop: Crop, side: int = PICTURE_SIDE) -> Box:
         (x1 - crop.left) * scale_x,
         (y1 - crop.top) * scale_y,
     )
+
+
+def mask_in_picture(mask: np.ndarray, crop: Crop, mask_side: int, logit: float) -> Any:
+    """A mask of the slice as the network takes it.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray, shape (rows, columns), bool
+        Of the slice.
+    crop : Crop
+        What the network is shown.
+    mask_side : int
+        Of the masks that the network takes.
+    logit : float
+        Value inside; its negative stands outside.
+
+    Returns
+    -------
+    torch.Tensor, shape (1, 1, mask_side, mask_side), float32
+    """
+    import torch
+    from torch.nn import functional
+
+    height, width = fitted_shape(crop.shape, mask_side)
+    seen = torch.from_numpy(crop.of(mask).astype(np.float32))[None, None]
+    fitted = functional.interpolate(seen, (height, width), mode="bilinear", antialias=True)
+    padded = functional.pad(fitted, (0, mask_side - width, 0, mask_side - height))
+    return logit * (2 * padded - 1)
 
 
 def to_mask(logits: Any, crop: Crop, shape: tuple[int, int]) -> np.ndarray:

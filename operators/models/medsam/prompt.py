@@ -95,7 +95,8 @@ class PromptEncoder(nn.Module):
         -------
         torch.Tensor, shape (n, p, 256)
         """
-        outside, within = (embed.weight[0] for embed in self.point_embeddings[: _INSIDE + 1])
+        first = torch.zeros(1, dtype=torch.long, device=points.device)
+        outside, within = (embed(first) for embed in self.point_embeddings[: _INSIDE + 1])
         kinds = torch.where(inside[..., None], within, outside)
         return self.pe_layer((points + 0.5) / PICTURE_SIDE) + kinds
 

@@ -1,6 +1,7 @@
-"""From one box on one slice to a whole structure, slice by slice in both directions.
+"""From marks on some slices to a whole structure, slice by slice in both directions.
 
-The next slice's box is that of the mask before it, widened; only the piece of the
+Between two marked slices the boxes are interpolated. Beyond the outer ones the next
+slice's box is that of the mask before it, widened; only the piece of the
 new mask that continues the one before is kept, and its outline may move no farther
 than the slices are apart (a surface of 45 degrees), but inwards wherever the tissue
 changes: without that a mask that once falls upon a part of the structure stays
@@ -13,9 +14,10 @@ IoU hardly ever stopped anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -33,6 +35,7 @@ class End(Enum):
     INTENSITY = "its mean intensity changed"
     EMPTY = "nothing was found on the next slice"
     SERIES = "the series ends there"
+    MARKED = "it was marked that far"
 
 
 @dataclass(frozen=True)
@@ -81,24 +84,25 @@ class Propagated:
 
 def propagate(
     intensity: np.ndarray,
-    k: int,
-    box: Box,
+    marked: Mapping[int, np.ndarray],
+    boxes: Mapping[int, Box],
     segment_slice: Callable[[int, Box], np.ndarray],
     *,
     window: tuple[float, float],
     step_px: float,
     rule: FollowRule,
+    onward: bool = True,
 ) -> Propagated:
-    """Follow a structure from its prompted slice.
+    """Follow a structure from its marked slices.
 
     Parameters
     ----------
     intensity : numpy.ndarray, shape (z, y, x)
         Values of the volume.
-    k : int
-        The prompted slice.
-    box : tuple of float
-        Pixel edges on it.
+    marked : mapping of int to numpy.ndarray, shape (y, x), bool
+        The mask of each marked slice, by k; at least one.
+    boxes : mapping of int to tuple of float
+        The box of each marked slice, pixel edges.
     segment_slice : callable
         (slice, box) → mask of that slice, shape (y, x), bool.
     window : tuple of float
@@ -107,34 +111,52 @@ def propagate(
         Distance of the slices in widths of a pixel.
     rule : FollowRule
         See there.
+    onward : bool
+        Whether it is followed beyond the outer marked slices.
     """
     mask = np.zeros(intensity.shape, bool)
-    mask[k] = largest_piece(segment_slice(k, box))
-    if not mask[k].any():
+    found = {k: piece for k, piece in sorted(marked.items()) if piece.any()}
+    if not found:
+        k = min(marked)
         return Propagated(mask, k, k, (End.EMPTY, End.EMPTY))
-    prompted = np.clip(intensity[k][mask[k]], *window).astype(np.float64)
+    mask[list(found)] = list(found.values())
+    for before, after in pairwise(found):
+        for k in range(before + 1, after):
+            share = (k - before) / (after - before)
+            mask[k] = largest_piece(segment_slice(k, _between(boxes[before], boxes[after], share)))
+    first, last = min(found), max(found)
+    if not onward:
+        return Propagated(mask, first, last, (End.MARKED, End.MARKED))
+    values = np.concatenate([intensity[k][piece] for k, piece in found.items()])
+    prompted = np.clip(values, *window).astype(np.float64)
     smallest_sd = rule.smallest_sd_share * (window[1] - window[0])
     mean, sd = float(prompted.mean()), max(float(prompted.std()), smallest_sd)
     reached, ends = [], []
-    for step in (-1, 1):
-        here, end = k, End.SERIES
+    for start, step in ((first, -1), (last, 1)):
+        here, end = start, End.SERIES
         while 0 <= here + step < len(mask):
-            found = segment_slice(here + step, bounding_box(mask[here], rule.widen_px))
-            found = continuing_piece(found, mask[here])
-            if not found.any():
+            look = segment_slice(here + step, bounding_box(mask[here], rule.widen_px))
+            look = continuing_piece(look, mask[here])
+            if not look.any():
                 end = End.EMPTY
                 break
             plane = np.clip(intensity[here + step], *window).astype(np.float32)
             alike = np.abs(ndimage.uniform_filter(plane, SMOOTHED_PX) - mean) <= ALIKE_SD * sd
-            found = within_reach(found, mask[here], max(rule.slope * step_px, 1.0), alike)
-            if abs(float(plane[found].mean(dtype=np.float64)) - mean) > rule.stop_sd * sd:
+            look = within_reach(look, mask[here], max(rule.slope * step_px, 1.0), alike)
+            if abs(float(plane[look].mean(dtype=np.float64)) - mean) > rule.stop_sd * sd:
                 end = End.INTENSITY
                 break
             here += step
-            mask[here] = found
+            mask[here] = look
         reached.append(here)
         ends.append(end)
     return Propagated(mask, reached[0], reached[1], (ends[0], ends[1]))
+
+
+def _between(one: Box, other: Box, share: float) -> Box:
+    """The box at a share of the way from one to the other."""
+    x0, y0, x1, y1 = (a + share * (b - a) for a, b in zip(one, other, strict=True))
+    return x0, y0, x1, y1
 
 
 def bounding_box(mask: np.ndarray, widen_px: float) -> Box:

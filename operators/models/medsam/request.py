@@ -131,21 +131,26 @@ class BoxPrompt:
         x0, y0, x1, y1 = self.box
         if not (x1 - x0 >= 1 and y1 - y0 >= 1):
             raise BoxEmpty(self.box)
-        printable = self.label.strip() and self.label.isprintable() and "\\" not in self.label
-        if not printable or len(self.label) > LONG_STRING:
-            raise LabelUnfit(len(self.label))
+        check_label(self.label)
 
-    @property
-    def segment(self) -> Segment:
-        """The one segment of its result."""
-        return Segment(
-            number=1,
-            name="selected_region",
-            label=self.label,
-            category=CATEGORY,
-            type=TYPE,
-            colour_rgb=COLOUR_RGB,
-        )
+
+def check_label(label: str) -> None:
+    """Raises LabelUnfit where a label can't stand in a DICOM object."""
+    printable = label.strip() and label.isprintable() and "\\" not in label
+    if not printable or len(label) > LONG_STRING:
+        raise LabelUnfit(len(label))
+
+
+def segment_called(label: str) -> Segment:
+    """The one segment of a result."""
+    return Segment(
+        number=1,
+        name="selected_region",
+        label=label,
+        category=CATEGORY,
+        type=TYPE,
+        colour_rgb=COLOUR_RGB,
+    )
 
 
 def parse_box(text: str) -> Box:
@@ -170,39 +175,42 @@ def format_box(box: Box) -> str:
     return ",".join(f"{value:.{DECIMALS}f}".rstrip("0").rstrip(".") for value in box)
 
 
-def locate(volumes: Sequence[Volume], prompt: BoxPrompt) -> tuple[Volume, int]:
-    """The volume and the slice k that a prompt means.
+def locate(volumes: Sequence[Volume], named: str) -> tuple[Volume, int]:
+    """The volume and the slice k of an image that is named.
 
     Parameters
     ----------
     volumes : sequence of Volume
         All volumes of one series; at least one.
-    prompt : BoxPrompt
-        Its box is checked against the image.
+    named : str
+        InstanceNumber or SOP Instance UID.
 
     Raises
     ------
-    SliceNotThere, SliceAmbiguous, BoxOutside
+    SliceNotThere, SliceAmbiguous
     """
     uid = volumes[0].series_instance_uid
-    by_uid = _kind(prompt.slice) == "SOP Instance UID"
+    by_uid = _kind(named) == "SOP Instance UID"
     found = [
         (volume, k)
         for volume in volumes
         for k, header in enumerate(volume.headers)
-        if prompt.slice == (str(header.SOPInstanceUID) if by_uid else _instance_number(header))
+        if named == (str(header.SOPInstanceUID) if by_uid else _instance_number(header))
     ]
     if not found:
         headers = [header for volume in volumes for header in volume.headers]
-        raise SliceNotThere(uid, prompt.slice, _numbers_there(headers))
+        raise SliceNotThere(uid, named, _numbers_there(headers))
     if len(found) > 1:
-        raise SliceAmbiguous(uid, prompt.slice, [v.source_sop_uids[k] for v, k in found])
-    volume, k = found[0]
+        raise SliceAmbiguous(uid, named, [v.source_sop_uids[k] for v, k in found])
+    return found[0]
+
+
+def check_box(volume: Volume, box: Box) -> None:
+    """Raises BoxOutside where a box reaches beyond the slices of a volume."""
     rows, columns = volume.array.shape[1:]
-    x0, y0, x1, y1 = prompt.box
+    x0, y0, x1, y1 = box
     if x0 < 0 or y0 < 0 or x1 > columns or y1 > rows:
-        raise BoxOutside(prompt.box, rows, columns)
-    return volume, k
+        raise BoxOutside(box, rows, columns)
 
 
 def _kind(named: str) -> str:

@@ -1,0 +1,96 @@
+"""One segment of a SEG, as the region that it paints: a mask to refine.
+
+highdicom decodes the frames and finds their grid; what is refused before is what it
+would need too much memory for.
+
+References
+----------
+DICOM PS3.3 C.8.20, Segmentation.
+"""
+
+from __future__ import annotations
+
+import highdicom as hd
+import numpy as np
+from pydicom.dataset import Dataset
+
+from operators.models.medsam.mark_file import (
+    ChoiceNeeded,
+    ChoiceNotThere,
+    MarkFile,
+    MarksUnusable,
+    NoMarks,
+    TooManyMarks,
+)
+from operators.models.medsam.region import Painted, Region
+from operators.models.medsam.request import DEFAULT_LABEL
+
+VOXELS_LIMIT = 1 << 30  # of all frames of the file, and of one segment's grid
+
+
+def read_segmentation(header: Dataset, asked: MarkFile) -> tuple[Region, ...]:
+    """The one segment that is named, or the only one.
+
+    Parameters
+    ----------
+    header : Dataset
+        Of a SEG whose nesting was checked.
+    asked : MarkFile
+        Its file; `choice` is a Segment Number.
+
+    Raises
+    ------
+    MarksUnusable
+        Fractional, or on no one grid.
+    ChoiceNeeded, ChoiceNotThere, NoMarks, TooManyMarks
+    """
+    uid = str(header.SOPInstanceUID)
+    if str(header.SegmentationType) != "BINARY":
+        raise MarksUnusable(f"{uid} is a {header.SegmentationType} segmentation")
+    voxels = int(header.NumberOfFrames) * int(header.Rows) * int(header.Columns)
+    if voxels > VOXELS_LIMIT:
+        raise TooManyMarks("pixels", voxels, VOXELS_LIMIT)
+    segments = {int(item.SegmentNumber): item for item in header.SegmentSequence}
+    if asked.choice is None and len(segments) != 1:
+        raise ChoiceNeeded("--segment", uid, list(segments))
+    choice = asked.choice or str(next(iter(segments)))
+    if not choice.isdecimal() or int(choice) not in segments:
+        raise ChoiceNotThere("--segment", choice, uid, list(segments))
+    number = int(choice)
+    grid = _grid(asked, number, uid)
+    if not grid.mask.any():
+        raise NoMarks("SEG", uid, f"segment {number} has no pixel")
+    named = str(segments[number].get("SegmentLabel", "") or "")
+    name = "".join(c for c in named if c.isprintable() and c != "\\")[:64].strip()
+    return (
+        Region(
+            marks=(grid,),
+            label=asked.label or name or DEFAULT_LABEL,
+            origin=(("prompt_seg", uid), ("prompt_segment", str(number))),
+            series=tuple(
+                str(series.SeriesInstanceUID)
+                for series in header.get("ReferencedSeriesSequence") or []
+            ),
+            whole=int(grid.mask.any(axis=(1, 2)).sum()) > 1,
+        ),
+    )
+
+
+def _grid(asked: MarkFile, number: int, uid: str) -> Painted:
+    segmentation = hd.seg.segread(asked.path)
+    geometry = segmentation.get_volume_geometry(allow_missing_positions=True)
+    if geometry is None:
+        raise MarksUnusable(f"the frames of {uid} lie on no one grid")
+    if int(np.prod(geometry.spatial_shape)) > VOXELS_LIMIT:
+        raise TooManyMarks("pixels", int(np.prod(geometry.spatial_shape)), VOXELS_LIMIT)
+    volume = segmentation.get_volume(
+        segment_numbers=[number],
+        combine_segments=False,
+        allow_missing_positions=True,
+        dtype=np.uint8,
+    )
+    # highdicom's index is (slice, row, column); ours in an affine is (column, row, slice).
+    affine = np.array(volume.affine, np.float64)
+    affine[:, :3] = affine[:, 2::-1]
+    mask = volume.array.reshape(volume.spatial_shape) > 0
+    return Painted(mask, affine, str(volume.frame_of_reference_uid))

@@ -1,0 +1,255 @@
+"""Marks brought to the slices of a volume: what is prompted on which slice.
+
+Named images are found by name; drawings in the patient by frame of reference and plane,
+with half the distance of the slices as the limit; painted masks voxel by voxel, nearest
+neighbour. A box that was worked out from a drawing is cut at the edge of its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from skimage.draw import polygon2mask
+
+from operators.job import QualityFlag, Volume
+from operators.models.medsam.drawn import Shape, box_round
+from operators.models.medsam.mark_file import (
+    ImageNotInStudy,
+    OffTheSlices,
+    OtherFrame,
+    OutsideTheImage,
+)
+from operators.models.medsam.picture import Box, Point, SlicePrompt
+from operators.models.medsam.propagate import bounding_box
+from operators.models.medsam.region import (
+    Drawing,
+    MarkedTwice,
+    OnImage,
+    Painted,
+    PointOutside,
+    Region,
+)
+from operators.models.medsam.request import DECIMALS, check_box, locate
+
+# An outline with more corners than a rectangle that was closed by hand shows the border
+# itself, and is a mask to refine; a rectangle is only round it.
+RECTANGLE_CORNERS = 5
+# The box of a mask that was given, widened: the mask may be too small as well.
+MASK_WIDEN_PX = 2.0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A region on its volume.
+
+    Attributes
+    ----------
+    volume : Volume
+        Which of the volumes it is on.
+    slices : dict of int to SlicePrompt
+        By k, rising; at least one.
+    remarks : tuple of QualityFlag
+        How it was placed, where that is not plain.
+    """
+
+    volume: Volume
+    slices: dict[int, SlicePrompt]
+    remarks: tuple[QualityFlag, ...] = ()
+
+
+def place(volumes: Sequence[Volume], region: Region) -> Placed:
+    """Where a region lies.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+        At least one; of any number of series.
+    region : Region
+        Its marks are checked against the images.
+
+    Raises
+    ------
+    ModelRefusal
+        A mark fits no slice, or two fit one.
+    """
+    first = region.marks[0]
+    if isinstance(first, Painted):
+        return _place_mask(volumes, first)
+    if isinstance(first, Drawing) and not first.image_uid:
+        return _place_in_patient(volumes, region)
+    volume: Volume | None = None
+    slices: dict[int, SlicePrompt] = {}
+    for mark in region.marks:
+        if isinstance(mark, OnImage):
+            found, k = locate(volumes, mark.image)
+            prompt = _checked(found, mark)
+        elif isinstance(mark, Drawing):
+            found, k = _by_uid(volumes, mark.image_uid)
+            pixel_mm = np.array(found.spacing_zyx_mm[:0:-1])
+            prompt = _drawn(found, k, mark.shape, mark.points * pixel_mm)
+        else:
+            raise OtherFrame("", volumes[0].frame_of_reference_uid)
+        if volume is not None and found is not volume:
+            raise ImageNotInStudy(found.source_sop_uids[k])
+        if k in slices:
+            raise MarkedTwice(found.source_sop_uids[k])
+        volume, slices[k] = found, prompt
+    return Placed(found, dict(sorted(slices.items())))
+
+
+def _checked(volume: Volume, mark: OnImage) -> SlicePrompt:
+    if mark.box is not None:
+        check_box(volume, mark.box)
+    rows, columns = volume.array.shape[1:]
+    for point in mark.points:
+        if not (0 <= point[0] <= columns and 0 <= point[1] <= rows):
+            raise PointOutside(point, rows, columns)
+    return SlicePrompt(mark.box, mark.points)
+
+
+def _by_uid(volumes: Sequence[Volume], sop_uid: str) -> tuple[Volume, int]:
+    for volume in volumes:
+        uids = volume.source_sop_uids
+        if sop_uid in uids:
+            return volume, uids.index(sop_uid)
+    raise ImageNotInStudy(sop_uid)
+
+
+def _drawn(volume: Volume, k: int, shape: Shape, points_mm: np.ndarray) -> SlicePrompt:
+    """A drawing as a box, a mask or a point; `points_mm` from the corner of the first pixel."""
+    _, row_mm, column_mm = volume.spacing_zyx_mm
+    rows, columns = volume.array.shape[1:]
+    points_px = points_mm / (column_mm, row_mm)
+    middle = points_px.mean(axis=0)
+    if not (np.abs(points_px) < 4 * max(rows, columns)).all() or not (
+        0 <= middle[0] <= columns and 0 <= middle[1] <= rows
+    ):
+        raise OutsideTheImage(volume.source_sop_uids[k], rows, columns)
+    if shape is Shape.POINT:
+        x, y = (round(float(value), DECIMALS) for value in middle)
+        point: Point = (x, y, True)
+        return SlicePrompt(None, (point,))
+    x0, y0, x1, y1 = box_round(shape, points_mm)
+    box = _cut((x0 / column_mm, y0 / row_mm, x1 / column_mm, y1 / row_mm), rows, columns)
+    if box[2] - box[0] < 1 or box[3] - box[1] < 1:
+        raise OutsideTheImage(volume.source_sop_uids[k], rows, columns)
+    if shape is Shape.OUTLINE and len(points_px) > RECTANGLE_CORNERS:
+        mask = _filled([points_px], (rows, columns))
+        if mask.any():
+            return _of_mask(mask)
+    return SlicePrompt(box)
+
+
+def _cut(box: Box, rows: int, columns: int) -> Box:
+    x0, y0, x1, y1 = (round(float(value), DECIMALS) for value in box)
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(columns)), min(y1, float(rows))
+
+
+def _filled(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centres lie in an odd number of outlines, given in pixel edges (x, y)."""
+    mask = np.zeros(shape, bool)
+    for outline in outlines:
+        mask ^= polygon2mask(shape, outline[:, ::-1] - 0.5)
+    return mask
+
+
+def _of_mask(mask: np.ndarray) -> SlicePrompt:
+    return SlicePrompt(bounding_box(mask, MASK_WIDEN_PX), mask=mask)
+
+
+def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
+    """Drawings with coordinates of the patient, by frame of reference and plane."""
+    frames = {m.frame_of_reference_uid for m in region.marks if isinstance(m, Drawing)}
+    here = [v for v in volumes if frames == {v.frame_of_reference_uid}]
+    if not here:
+        raise OtherFrame(", ".join(sorted(frames)), volumes[0].frame_of_reference_uid)
+    volume = here[0]
+    spacing_mm = volume.spacing_zyx_mm
+    index_from_lps = np.linalg.inv(volume.lps_from_index)
+    outlines: dict[int, list[np.ndarray]] = {}
+    slices: dict[int, SlicePrompt] = {}
+    farthest_mm = 0.0
+    for mark in region.marks:
+        if not isinstance(mark, Drawing) or mark.image_uid:
+            raise OtherFrame("", volume.frame_of_reference_uid)
+        index = mark.points @ index_from_lps[:3, :3].T + index_from_lps[:3, 3]
+        k = round(float(np.median(index[:, 2])))
+        inside = min(max(k, 0), len(volume.array) - 1)
+        off_mm = float(np.abs(index[:, 2] - inside).max()) * spacing_mm[0]
+        if off_mm > spacing_mm[0] / 2 and len(volume.array) > 1:
+            raise OffTheSlices(off_mm, spacing_mm[0] / 2)
+        farthest_mm = max(farthest_mm, off_mm)
+        points_px = index[:, :2] + 0.5
+        if mark.shape is Shape.OUTLINE:
+            outlines.setdefault(inside, []).append(points_px)
+        elif inside in slices:
+            raise MarkedTwice(volume.source_sop_uids[inside])
+        else:
+            slices[inside] = _drawn(
+                volume, inside, mark.shape, points_px * np.array(spacing_mm[:0:-1])
+            )
+    for k, drawn in outlines.items():
+        slices[k] = _outlined(volume, k, drawn)
+    return Placed(
+        volume, dict(sorted(slices.items())), _how_placed(volume, region, len(slices), farthest_mm)
+    )
+
+
+def _outlined(volume: Volume, k: int, outlines: list[np.ndarray]) -> SlicePrompt:
+    """All outlines of one slice together."""
+    spacing_mm = np.array(volume.spacing_zyx_mm[:0:-1])
+    if len(outlines) == 1:
+        return _drawn(volume, k, Shape.OUTLINE, outlines[0] * spacing_mm)
+    shape = volume.array.shape[1:]
+    limit = 4 * max(shape)
+    if all((np.abs(outline) < limit).all() for outline in outlines):
+        mask = _filled(outlines, shape)
+        if mask.any():
+            return _of_mask(mask)
+    raise OutsideTheImage(volume.source_sop_uids[k], *shape)
+
+
+def _how_placed(
+    volume: Volume, region: Region, count: int, farthest_mm: float
+) -> tuple[QualityFlag, ...]:
+    """That coordinates decided, where the images that were named are not these."""
+    if not region.images:
+        return ()
+    there = len(set(region.images) & set(volume.source_sop_uids))
+    if there == len(region.images):
+        return ()
+    text = (
+        f"{there} of the {len(region.images)} images that the marks name are in the series; the "
+        f"marks were placed on {count} slices by frame of reference and coordinates, at most "
+        f"{farthest_mm:.2f} mm off a slice."
+    )
+    return (QualityFlag("placed-by-geometry", text),)
+
+
+def _place_mask(volumes: Sequence[Volume], painted: Painted) -> Placed:
+    """A mask of another grid on the slices, by nearest neighbour."""
+    here = [v for v in volumes if v.frame_of_reference_uid == painted.frame_of_reference_uid]
+    if not here:
+        raise OtherFrame(painted.frame_of_reference_uid, volumes[0].frame_of_reference_uid)
+    volume = here[0]
+    painted_from_index = np.linalg.inv(painted.lps_from_index) @ volume.lps_from_index
+    slices: dict[int, SlicePrompt] = {}
+    rows, columns = volume.array.shape[1:]
+    j, i = np.mgrid[:rows, :columns]
+    for k in range(len(volume.array)):
+        index = np.stack([i, j, np.full_like(i, k), np.ones_like(i)], axis=-1)
+        at = np.rint(index @ painted_from_index[:3].T).astype(np.int64)[..., ::-1]
+        inside = ((at >= 0) & (at < painted.mask.shape)).all(axis=-1)
+        mask = np.zeros((rows, columns), bool)
+        mask[inside] = painted.mask[tuple(at[inside].T)]
+        if mask.any():
+            slices[k] = _of_mask(mask)
+    if not slices:
+        centre = np.argwhere(painted.mask).mean(axis=0)[::-1]
+        lps = painted.lps_from_index @ (*centre, 1.0)
+        at_k = float((np.linalg.inv(volume.lps_from_index) @ lps)[2])
+        off = abs(at_k - min(max(at_k, 0), len(volume.array) - 1))
+        raise OffTheSlices(off * volume.spacing_zyx_mm[0], volume.spacing_zyx_mm[0] / 2)
+    return Placed(volume, slices)
