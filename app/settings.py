@@ -47,9 +47,9 @@ from operators.errors import Refusal
 PREFIX = "RADLOOP_"
 CONFIG_VARIABLE = "RADLOOP_CONFIG"
 SYSTEM_FILE = Path("/etc/radloop/radloop.yaml")
-# Read elsewhere: this file's own name, `app.bundle_folders`, the tests' images.
+# Read elsewhere: this file's own name, `app.bundle_folders`, the tests' images and checkout of the zoo.
 OTHER_VARIABLES = frozenset(
-    {CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA", "RADLOOP_REQUIRE_ALL"}
+    {CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA", "RADLOOP_REQUIRE_ALL", "RADLOOP_ZOO"}
 )
 
 _AUDIT_FILES = ("audit_file", "audit_syslog_ca")

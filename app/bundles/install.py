@@ -145,7 +145,7 @@ def _import(
         raise LayoutUnfit(staged.name, "prompted bundles come with radloop and are not imported")
     left_out = drop_torchscript(staged, content["weights"]["file"])
     metadata = check_layout(staged, content["weights"]["file"])
-    check_labels(staged.name, metadata, content["segments"], by_name=published is not None)
+    check_labels(staged.name, metadata, content, by_name=published is not None)
     version = str(metadata["version"])
     verified = _check_published(staged, version, published, content["weights"]["file"])
     verified = verified or _is_published_archive(source, published)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,7 @@ def check_layout(bundle: Path, weights_file: str) -> dict[str, Any]:
 
 
 def check_labels(
-    name: str,
-    metadata: Mapping[str, Any],
-    segments: Iterable[Mapping[str, Any]],
-    *,
-    by_name: bool,
+    name: str, metadata: Mapping[str, Any], card: Mapping[str, Any], *, by_name: bool
 ) -> None:
     """Every channel of the metadata is on the card, and nothing else.
 
@@ -82,10 +79,11 @@ def check_labels(
         The bundle, for the message.
     metadata : mapping
         Content of `configs/metadata.json`; what it does not say is not asked.
-    segments : iterable of mapping
-        Entries of the card.
+    card : mapping
+        Content of `card.yaml`.
     by_name : bool
-        The card was written from this metadata: names agree too, but for case.
+        The card was written from this metadata: names agree too, but for case and what is
+        no letter or digit. It may lack channels that the config never gives.
 
     Raises
     ------
@@ -93,17 +91,36 @@ def check_labels(
         The first channel that differs.
     """
     try:
-        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        said = {int(number): str(label) for number, label in channels.items() if int(number) > 0}
+        outputs = metadata["network_data_format"]["outputs"]["pred"]
+        channels = outputs.get("channel_def") or outputs["label_def"]
+        said = {int(number): str(label) for number, label in channels.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         return
-    card = {segment["number"]: segment["name"] for segment in segments}
-    for number in sorted(said.keys() | card.keys()):
-        there, here = said.get(number), card.get(number)
-        if there is None or here is None or (by_name and there.casefold() != here.casefold()):
+    said, here = _numbered(said, card)
+    for number in sorted(said.keys() | here.keys() if not by_name else here.keys()):
+        theirs, ours = said.get(number), here.get(number)
+        if theirs is None or ours is None or (by_name and _plain(theirs) != _plain(ours)):
             raise LabelsDiffer(
                 name,
                 number,
-                repr(there) if there else "missing",
-                repr(here) if here else "missing",
+                repr(theirs) if theirs else "missing",
+                repr(ours) if ours else "missing",
             )
+
+
+def _numbered(
+    said: dict[int, str], card: Mapping[str, Any]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Labels of the metadata, and those of the card, by the card's numbers."""
+    output = card.get("run", {}).get("output", "labels")
+    if output == "classes":
+        return said, {n: entry["name"] for n, entry in enumerate(card["run"]["classes"])}
+    here = {segment["number"]: segment["name"] for segment in card["segments"]}
+    if output == "planes":  # channel 0 is a segment too, unless it is what is left over
+        shifted = {n + 1: label for n, label in said.items() if label.casefold() != "background"}
+        return shifted, here
+    return {number: label for number, label in said.items() if number > 0}, here
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", label.casefold()).strip("_")
