@@ -16,6 +16,11 @@ def imported_bundles() -> Path:
     return load_settings().state_dir / "bundles"
 
 
+def exported_bundles() -> Path:
+    """Where `radloop bundles export` writes: `exports` in `state_dir`; may not exist yet."""
+    return load_settings().state_dir / "exports"
+
+
 def bundle_folders() -> list[Path]:
     """Shipped bundles, imported ones, then the folders in RADLOOP_BUNDLES (as in PATH).
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from app.bundle_folders import bundle_folders
+from app.bundle_folders import bundle_folders, exported_bundles
 from operators.core import Application, CountCondition, Operator
 from operators.errors import ModelRefusal
 from operators.evidence.operator import EvidenceWriter
@@ -162,12 +162,17 @@ def load_models(champions: Path | None = None) -> WarmModels:
         Which weights serve, asked again before each study; None or no such folder:
         those that the bundles came with.
 
+    Returns
+    -------
+    WarmModels
+        Run by the runtimes that were exported for, else by torch.
+
     Raises
     ------
     CardInvalid
         A card breaks the schema.
     """
-    return WarmModels(load_cards(bundle_folders()), champions)
+    return WarmModels(load_cards(bundle_folders()), champions, exported_bundles())
 
 
 def analyse(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.bundle_export import export
 from app.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -266,3 +267,6 @@ def _fetch_weights(card: Card, source: Path | None, as_json: bool) -> None:
         typer.echo(
             f"{outcome}: {card.weights_file.name} of {card.name}, sha256 {card.weights_sha256}"
         )
+
+
+bundles.command("export")(export)

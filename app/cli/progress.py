@@ -44,6 +44,18 @@ def graph_progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def named_stages(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield a function that takes what is being done now, for work without known steps."""
+    from rich.console import Console
+
+    if quiet:
+        yield lambda stage: None
+        return
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
+
+
+@contextmanager
 def counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that takes how many are done, and of how many.
 

@@ -31,6 +31,8 @@ from operators.models.heads import HeadUnfit, boxes_in_patient, class_scores, de
 from operators.models.inference_config import read_inference
 from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid
 from operators.models.run_block import Input, Output
+from operators.models.runtimes.interface import WHOLE, Serving, Subject
+from operators.models.runtimes.serve import serve
 from operators.models.windows import windowed_argmax
 from operators.reading import Reading
 
@@ -96,6 +98,8 @@ class LoadedBundle:
         Names the bundle and its weights.
     weights : Weights or None
         Run these instead of the bundle's own.
+    exports : Path or None
+        Where exports for other runtimes lie; None: torch runs the network.
 
     Raises
     ------
@@ -103,7 +107,9 @@ class LoadedBundle:
         Weights missing, changed or unfit; config incomplete.
     """
 
-    def __init__(self, card: Card, weights: Weights | None = None) -> None:
+    def __init__(
+        self, card: Card, weights: Weights | None = None, exports: Path | None = None
+    ) -> None:
         if card.run.unfit:
             raise BundleUnfit(card.name, card.run.unfit)
         if weights is None:
@@ -129,7 +135,25 @@ class LoadedBundle:
                 network.load_state_dict(_network_state(state, self._inference.checkpoint_key))
             except (RuntimeError, AttributeError, TypeError) as error:
                 raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
-        self._network = network.to(self.device).eval()
+        self.network = network.to(self.device).eval()
+        parts = {WHOLE: self.network}
+        self.use(serve(parts, self.device, self.subject, exports, card.run.runtimes))
+
+    @property
+    def subject(self) -> Subject:
+        """What an export must be about to serve this bundle."""
+        card, weights = self.card, self.weights
+        sha256 = card.weights_sha256 if weights is None else weights.sha256
+        return Subject(card.name, sha256, self._inference.sha256)
+
+    @property
+    def inferer(self) -> Any:
+        """``inferer(image, network)`` of the bundle's config."""
+        return self._inference.inferer
+
+    def use(self, serving: Serving) -> None:
+        """Let another runtime answer from now on."""
+        self.serving, self._network = serving, serving.parts[WHOLE]
 
     @property
     def identity(self) -> ModelIdentity:
@@ -140,7 +164,7 @@ class LoadedBundle:
             version=card.version if weights is None else f"{card.version}+{weights.version}",
             weights_sha256=card.weights_sha256 if weights is None else weights.sha256,
             manufacturer=card.manufacturer,
-            runtime=f"torch-{self.device.type}-float32",
+            runtime=self.serving.name,
             config_sha256=self._inference.sha256,
         )
 

@@ -16,6 +16,7 @@ from operators.job import Code
 from operators.reading import OperatingPoint, OutputClass
 
 Device = Literal["any", "cuda"]
+ALL_RUNTIMES = ("torch", "onnxruntime", "openvino")
 
 
 class Output(Enum):
@@ -106,6 +107,9 @@ class Run:
         Its weights may be TorchScript, which is a program.
     device : str
         ``any`` or ``cuda``.
+    runtimes : tuple of str
+        What may call the network (`operators.models.runtimes`); without ``torch``
+        among them the bundle runs only where it was exported.
     needs : tuple of str
         Python packages beyond radloop's own, by import name.
     channels : tuple of Channel
@@ -126,6 +130,7 @@ class Run:
     input: Input = Input.VOLUME
     torchscript: bool = False
     device: Device = "any"
+    runtimes: tuple[str, ...] = ALL_RUNTIMES
     needs: tuple[str, ...] = ()
     channels: tuple[Channel, ...] = ()
     classes: tuple[OutputClass, ...] = ()
@@ -151,6 +156,7 @@ def read_run(block: Mapping[str, Any] | None) -> Run:
         input=Input(block.get("input", "volume")),
         torchscript=block.get("torchscript", False),
         device=block.get("device", "any"),
+        runtimes=tuple(block.get("runtimes", ALL_RUNTIMES)),
         needs=tuple(block.get("needs", ())),
         channels=tuple(
             Channel(entry["name"], _rule(entry["when"])) for entry in block.get("channels", ())

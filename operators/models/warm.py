@@ -25,11 +25,19 @@ class WarmModels:
     champions : Path or None
         Folder that says which weights serve (`champion.read_champion`); None runs
         every bundle as it came.
+    exports : Path or None
+        Where `radloop bundles export` puts networks for other runtimes; None: torch.
     """
 
-    def __init__(self, cards: Mapping[str, Card], champions: Path | None = None) -> None:
+    def __init__(
+        self,
+        cards: Mapping[str, Card],
+        champions: Path | None = None,
+        exports: Path | None = None,
+    ) -> None:
         self.cards = dict(cards)
         self._champions = champions
+        self._exports = exports
         self._loaded: dict[str, LoadedBundle] = {}
         self._prompted: dict[str, LoadedMedSam] = {}
         self._lock = threading.Lock()
@@ -64,7 +72,7 @@ class WarmModels:
             loaded = self._loaded.get(name)
             if loaded is None or loaded.weights != weights:
                 self._loaded.pop(name, None)  # first: two networks may not fit
-                loaded = self._loaded[name] = LoadedBundle(card, weights)
+                loaded = self._loaded[name] = LoadedBundle(card, weights, self._exports)
             return loaded
 
     def get_prompted(self, name: str) -> LoadedMedSam:
@@ -79,7 +87,7 @@ class WarmModels:
         """
         with self._lock:
             if name not in self._prompted:
-                self._prompted[name] = LoadedMedSam(self.card(name))
+                self._prompted[name] = LoadedMedSam(self.card(name), self._exports)
             return self._prompted[name]
 
     def load_all(self) -> None:

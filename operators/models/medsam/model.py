@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from operators.job import ModelIdentity, QualityFlag, Segmentation, Volume
 from operators.models.bundle import WeightsUnfit
 from operators.models.card import Card
 from operators.models.medsam.networks import NETWORKS, build_network
+from operators.models.medsam.parts import modules_of, take_over
 from operators.models.medsam.picture import (
     Box,
     Crop,
@@ -42,6 +44,8 @@ from operators.models.medsam.propose import best_box, candidate_boxes
 from operators.models.medsam.region import Region
 from operators.models.medsam.request import segment_called
 from operators.models.medsam.stated import prompt_parameters
+from operators.models.runtimes.interface import Serving, Subject
+from operators.models.runtimes.serve import serve
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +80,8 @@ class LoadedMedSam:
     ----------
     card : Card
         Of a prompted bundle.
+    exports : Path or None
+        Where exports for other runtimes lie; None: torch runs the network.
 
     Raises
     ------
@@ -83,7 +89,7 @@ class LoadedMedSam:
         Weights missing, changed or unfit; config incomplete.
     """
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, exports: Path | None = None) -> None:
         import torch
 
         card.verify_weights()
@@ -107,7 +113,24 @@ class LoadedMedSam:
         # Channels last takes a third off the convolutions on a CPU.
         self._network = network.to(self._device).eval()
         self._network.to(memory_format=torch.channels_last)
+        parts = modules_of(self._network)
+        self.use(serve(parts, self._device, self.subject, exports, card.run.runtimes))
         self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    @property
+    def network(self) -> Any:
+        """The network, a `torch.nn.Module` and a `PromptedNetwork`."""
+        return self._network
+
+    @property
+    def subject(self) -> Subject:
+        """What an export must be about to serve this bundle."""
+        return Subject(self.card.name, self.card.weights_sha256, self._config_sha256)
+
+    def use(self, serving: Serving) -> None:
+        """Let this runtime answer from now on."""
+        self.runtime = serving.name
+        take_over(self._network, serving)
 
     def segment(self, placed: Placed, region: Region) -> Segmentation:
         """Follow the marked structure through its volume.
@@ -244,7 +267,7 @@ class LoadedMedSam:
             version=self.card.version,
             weights_sha256=self.card.weights_sha256,
             manufacturer=self.card.manufacturer,
-            runtime=f"torch-{self._device.type}-float32",
+            runtime=self.runtime,
             config_sha256=self._config_sha256,
             prompt=prompt,
         )
