@@ -22,13 +22,14 @@ from operators.evidence.operator import EvidenceWriter
 from operators.findings.operator import Findings
 from operators.job import StudyJob
 from operators.models.card import load_cards
-from operators.models.medsam.operator import PromptedSegmentation
-from operators.models.medsam.region import Region
+from operators.models.medsam.operator import PromptedSegmentation, RegionProposals
+from operators.models.medsam.region import Drawing, OnImage, Region
 from operators.models.operator import BundleInference
 from operators.models.warm import WarmModels
 from operators.study.operator import SeriesChooser, SeriesSelector, StudySource
 from operators.study.select import RoutedPair
 from operators.volume.operator import VolumeBuilder
+from operators.volume.planar import PlanarChoice
 
 Announce = Callable[[type[Operator]], Callable[..., Operator]]
 
@@ -56,12 +57,26 @@ class Asked:
     series_uid : str or None
         None where the folder holds one series that fits.
     regions : tuple of Region
-        Box, points or marks of a file; at least one.
+        Box, points or marks of a file; none: regions of a 2D image are proposed.
+    image : str
+        InstanceNumber or SOP Instance UID of a 2D image, where no mark names it.
+    frame : int or None
+        Of a 2D image with frames, from 1.
     """
 
     bundle: str
     series_uid: str | None
     regions: tuple[Region, ...]
+    image: str = ""
+    frame: int | None = None
+
+    @property
+    def choice(self) -> PlanarChoice:
+        """Which picture of a series of 2D images is meant."""
+        marks = [mark for region in self.regions for mark in region.marks]
+        named = [mark.image for mark in marks if isinstance(mark, OnImage)]
+        named += [mark.image_uid for mark in marks if isinstance(mark, Drawing)]
+        return PlanarChoice(next(iter(named), self.image), self.frame)
 
 
 class RadloopGraph(Application):
@@ -109,7 +124,11 @@ class RadloopGraph(Application):
             # An operator without an input would run for ever: once is what is wanted.
             announced(StudySource)(self, CountCondition(self, 1), job=self._job, name="study"),
             chooser,
-            announced(VolumeBuilder)(self, name="volume"),
+            announced(VolumeBuilder)(
+                self,
+                choice=self._asked.choice if isinstance(self._asked, Asked) else None,
+                name="volume",
+            ),
             segmenter,
             announced(Findings)(self, name="findings"),
             announced(EvidenceWriter)(self, sink=self._sink, name="evidence"),
@@ -129,7 +148,7 @@ class RadloopGraph(Application):
         ), announced(BundleInference)(self, models=self._models, name="inference")
 
     def _by_person(self, asked: Asked, announced: Announce) -> tuple[Operator, Operator]:
-        return announced(SeriesChooser)(
+        chooser = announced(SeriesChooser)(
             self,
             bundle=asked.bundle,
             accepts=self._models.card(asked.bundle).accepts,
@@ -137,7 +156,10 @@ class RadloopGraph(Application):
             images={uid for region in asked.regions for uid in region.images},
             series={uid for region in asked.regions for uid in region.series},
             name="selection",
-        ), announced(PromptedSegmentation)(
+        )
+        if not asked.regions:
+            return chooser, announced(RegionProposals)(self, models=self._models, name="inference")
+        return chooser, announced(PromptedSegmentation)(
             self, models=self._models, regions=asked.regions, name="inference"
         )
 

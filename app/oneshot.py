@@ -95,6 +95,8 @@ def segment_folder(
     *,
     bundle: str,
     series_uid: str | None = None,
+    image: str = "",
+    frame: int | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Segment what is marked and write SEG, SR and `result.json`.
@@ -106,11 +108,15 @@ def segment_folder(
     study_dir, output, progress
         As for `analyse_folder`.
     regions : tuple of Region
-        Box, points or marks of a file.
+        Box, points or marks of a file; none: regions of a 2D image are proposed.
     bundle : str
         A prompted bundle.
     series_uid : str or None
         Which series; None where the marks say it or the folder holds one that fits.
+    image : str
+        InstanceNumber or SOP Instance UID of a 2D image, where no mark names it.
+    frame : int or None
+        Of a 2D image with frames, from 1.
 
     Returns
     -------
@@ -137,7 +143,7 @@ def segment_folder(
             output,
             recorded_at(output),
             models=load_models(),
-            asked=Asked(bundle, series_uid, regions),
+            asked=Asked(bundle, series_uid, regions, image, frame),
             progress=progress,
         )
         return write_result(job)

@@ -153,6 +153,48 @@ class QualityFlag:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How large pixels are in a rectangle of a 2D image.
+
+    Attributes
+    ----------
+    left, top, right, bottom : int
+        Pixel edges, (0, 0) at the outer corner of the first pixel.
+    row_mm, column_mm : float
+        Between rows and between columns, mm, > 0.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    row_mm: float
+    column_mm: float
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What makes a volume of one slice a 2D image: it has no place in the patient.
+
+    Attributes
+    ----------
+    image_type : str
+        "xray", "ultrasound" or "pathology".
+    frame : int or None
+        Number of the frame from 1; None for an image without frames.
+    scales : tuple of Scale
+        Where lengths are known; empty: nowhere, and no mm or mm2 may be written.
+    scale_holds : str
+        For what lengths hold ("at the detector plane"); "" where there are none.
+    """
+
+    image_type: str
+    frame: int | None
+    scales: tuple[Scale, ...]
+    scale_holds: str
+
+
+@dataclass(frozen=True)
 class Volume:
     """A rectangular grid of values with its place in the patient.
 
@@ -161,11 +203,12 @@ class Volume:
     array : numpy.ndarray, shape (z, y, x), int16 or float32
         Values in `unit`.
     lps_from_index : numpy.ndarray, shape (4, 4), float64
-        (i, j, k, 1) → LPS mm; see the module's head.
+        (i, j, k, 1) → LPS mm; see the module's head. All NaN for a 2D image: no length
+        and no place that is computed from it can pass for one.
     unit : Unit
         What the values are.
     frame_of_reference_uid : str
-        Frame of Reference UID (0020,0052).
+        Frame of Reference UID (0020,0052); "" for a 2D image.
     headers : tuple of Dataset
         The source instance of every slice, in the order of k; headers only.
     series_instance_uid : str
@@ -181,6 +224,8 @@ class Volume:
     channels : tuple of numpy.ndarray
         Further series on the same grid, for a bundle of several channels; `array` is
         the first channel.
+    plane : Plane or None
+        Set for a 2D image, whose array is one slice of grey levels, 0 to 255.
     """
 
     array: np.ndarray
@@ -194,6 +239,7 @@ class Volume:
     quality: tuple[QualityFlag, ...] = ()
     padding: np.ndarray | None = None
     channels: tuple[np.ndarray, ...] = ()
+    plane: Plane | None = None
 
     @property
     def source_sop_uids(self) -> tuple[str, ...]:
@@ -324,13 +370,16 @@ class Finding:
     voxels : int
         Count; 0 means looked for and not found, then the rest is None.
     volume_ml : float or None
-        Count times the voxel volume, mL.
+        Count times the voxel volume, mL; None for a 2D image.
     mean : float or None
-        Mean of the source values under the mask, in `unit`.
+        Mean of the source values under the mask, in `unit`; None for a 2D image, whose
+        grey levels are those of a display.
     unit : Unit
         Unit of `mean`.
     severity : Severity
         NOT_ASSESSED unless an accepted rule measured it.
+    area_mm2 : float or None
+        For a 2D image whose scale is known where the mask lies.
     """
 
     segment: Segment
@@ -339,6 +388,7 @@ class Finding:
     mean: float | None
     unit: Unit
     severity: Severity = "NOT_ASSESSED"
+    area_mm2: float | None = None
 
 
 @dataclass(frozen=True)

@@ -76,17 +76,15 @@ def print_result(result: dict[str, Any]) -> None:
             title_justify="left",
         )
         table.add_column("segment")
-        table.add_column("volume mL", justify="right")
-        table.add_column(f"mean {entry['unit']}", justify="right")
+        planar = entry["image"] is not None
+        table.add_column("area" if planar else "volume mL", justify="right")
+        if not planar:
+            table.add_column(f"mean {entry['unit']}", justify="right")
         table.add_column("severity")
         for finding in entry["findings"]:
-            found = finding["voxels"] > 0
-            table.add_row(
-                finding["label"],
-                f"{finding['volume_ml']:.1f}" if found else "not found",
-                f"{finding['mean']:.0f}" if finding["mean"] is not None else "",
-                finding["severity"],
-            )
+            mean = f"{finding['mean']:.0f}" if finding["mean"] is not None else ""
+            size = size_in_words(finding)
+            table.add_row(finding["label"], size, *(() if planar else (mean,)), finding["severity"])
         console.print(table)
         for flag in entry["quality"]:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
@@ -98,6 +96,17 @@ def print_result(result: dict[str, Any]) -> None:
         console.print(f"[yellow]warning[/] {warning}", highlight=False)
     if not result["results"] and not result["refused"]:
         console.print("No series matches a bundle: nothing was analysed.")
+
+
+def size_in_words(finding: dict[str, Any]) -> str:
+    """Volume in mL; of a 2D image the area in mm2, or in pixels where its scale is not known."""
+    if not finding["voxels"]:
+        return "not found"
+    if finding["volume_ml"] is not None:
+        return f"{finding['volume_ml']:.1f}"
+    if finding["area_mm2"] is not None:
+        return f"{finding['area_mm2']:.4g} mm2"
+    return f"{finding['voxels']} pixels"
 
 
 def _print_left_out(console: Any, title: str, entries: list[dict[str, str]]) -> None:

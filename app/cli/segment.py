@@ -37,10 +37,26 @@ def segment(
         typer.Option(
             "--slice",
             help="Which image the box is on: its InstanceNumber (what viewers show as I:31), or "
-            "its SOP Instance UID. One for each box, in their order.",
+            "its SOP Instance UID. One for each box, in their order. Not needed for the only 2D "
+            "image of a series.",
             show_default=False,
         ),
     ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(
+            help="Which frame of a 2D image with frames (ultrasound, slide), from 1.",
+            show_default=False,
+        ),
+    ] = None,
+    propose: Annotated[
+        bool,
+        typer.Option(
+            "--propose",
+            help="Instead of a mark: regions of one X-ray, ultrasound frame, slide tile or "
+            "photograph that the model proposes; nothing is assessed.",
+        ),
+    ] = False,
     point: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,7 +105,8 @@ def segment(
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
 ) -> None:
-    """Segment what is marked on a CT, MR or PET image, through all its slices.
+    """Segment what is marked: on a CT, MR or PET image through all its slices, or on one X-ray,
+    ultrasound frame, slide tile or photograph.
 
     Example: radloop segment DICOM --box 61,48,103,92 --slice 31 --label "Left kidney" -o results
 
@@ -99,11 +116,25 @@ def segment(
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, segment_folder
 
-    regions = _regions(box or [], point or [], image or [], source, structure, label)
+    slices = [text.strip() for text in image or []]
+    regions: tuple[Region, ...] = ()
+    if not propose:
+        regions = _regions(box or [], point or [], slices, source, structure, label)
+    elif box or point or source or label is not None or len(slices) > 1:
+        from operators.models.medsam.proposals import ProposalsAlone
+
+        raise ProposalsAlone
     try:
         with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = segment_folder(
-                study_dir, output, regions, bundle=BUNDLE, series_uid=series, progress=progress
+                study_dir,
+                output,
+                regions,
+                bundle=BUNDLE,
+                series_uid=series,
+                image=next(iter(slices), ""),
+                frame=frame,
+                progress=progress,
             )
     except Nothing as nothing:
         typer.secho(str(nothing), err=True, fg=typer.colors.RED)
@@ -140,7 +171,8 @@ def _regions(
             of_marks(
                 [parse_box(text) for text in boxes],
                 [parse_point(text) for text in points],
-                [text.strip() for text in slices],
+                # The only image of a series needs no name.
+                slices or [""],
                 DEFAULT_LABEL if called is None else called,
             ),
         )

@@ -168,7 +168,8 @@ def _references(volume: Volume) -> Iterator[Dataset]:
     first = volume.headers[0]
     shared.StudyInstanceUID = first.StudyInstanceUID
     shared.SeriesInstanceUID = volume.series_instance_uid
-    shared.FrameOfReferenceUID = volume.frame_of_reference_uid
+    if volume.frame_of_reference_uid:
+        shared.FrameOfReferenceUID = volume.frame_of_reference_uid
     shared.Modality = first.Modality
     shared.Rows, shared.Columns = volume.array.shape[1:]
     for header in volume.headers:

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from operators.job import Report, StudyJob
+from operators.job import Report, StudyJob, Volume
 
 RESULT_FILE = "result.json"
 
@@ -59,6 +59,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
         "series_instance_uid": volume.series_instance_uid,
         "part": volume.part,
         "unit": volume.unit,
+        "image": _image(volume),
         "quality": [asdict(flag) for flag in volume.quality],
         "findings": [
             {
@@ -67,6 +68,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "label": finding.segment.label,
                 "voxels": finding.voxels,
                 "volume_ml": finding.volume_ml,
+                "area_mm2": finding.area_mm2,
                 "mean": finding.mean,
                 "severity": finding.severity,
             }
@@ -84,4 +86,16 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
             == (study_uid, volume.series_instance_uid, volume.part)
             and (item.bundle, item.prompt) == (model.name, model.prompt)
         ],
+    }
+
+
+def _image(volume: Volume) -> dict[str, Any] | None:
+    """Which picture a planar result is about, and for what its areas hold; None for stacks."""
+    if volume.plane is None:
+        return None
+    return {
+        "sop_instance_uid": volume.source_sop_uids[0],
+        "image_type": volume.plane.image_type,
+        "frame": volume.plane.frame,
+        "lengths_hold": volume.plane.scale_holds or None,
     }

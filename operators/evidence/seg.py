@@ -33,6 +33,7 @@ from operators.evidence.common import (
 )
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.frames import Frame, attach_frames, list_frames
+from operators.evidence.planar_seg import build_planar_seg
 from operators.evidence.uids import derive_uid
 from operators.job import Code, ModelIdentity, Report, Segment, Segmentation, Volume
 
@@ -77,6 +78,13 @@ def build_seg(report: Report, counts: np.ndarray, recorded_at: str) -> hd.seg.Se
     volume = segmentation.volume
     identity = identify(segmentation, "SEG", recorded_at)
     found = found_segments(report)
+    if volume.plane is not None:
+        masks = [segmentation.mask(segment.number, 0) for segment in found]
+        model = segmentation.model
+        described = [_description(n, s, identity, model) for n, s in enumerate(found, start=1)]
+        dataset = build_planar_seg(segmentation, identity, described, masks)
+        stamp(dataset, identity, segmentation, recorded_at)
+        return dataset
     frames = list_frames(counts, [segment.number for segment in found])
     dataset = _header(report, identity, found, _stand_in(volume, len(found)))
     dataset.SegmentsOverlap = "YES" if _overlap(segmentation) else "NO"

@@ -35,17 +35,23 @@ from operators.evidence.common import (
 )
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.outline import Outline, largest_outline
+from operators.evidence.planar_sr import (
+    AREA,
+    PIXELS,
+    SEVERITY,
+    SQUARE_MILLIMETRE,
+    Described,
+    planar_descriptors,
+    planar_groups,
+    significant,
+)
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Volume
 
 _COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
-_SEVERITY = sr.CodedConcept("246112005", "SCT", "Severity")
 _VOLUME = sr.CodedConcept("118565006", "SCT", "Volume")
-_AREA = sr.CodedConcept("42798000", "SCT", "Area")
 _MEAN = sr.CodedConcept("373098007", "SCT", "Mean")
 _MILLILITRE = sr.CodedConcept("mL", "UCUM", "milliliter")
-_SQUARE_MILLIMETRE = sr.CodedConcept("mm2", "UCUM", "square millimeter")
-_PIXELS = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
 _SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
 _QUALITATIVE_EVALUATIONS = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
@@ -54,6 +60,16 @@ _MODALITY_MEANING = {
     "CT": "Computed Tomography",
     "MR": "Magnetic Resonance",
     "PT": "Positron emission tomography",
+    "CR": "Computed Radiography",
+    "DX": "Digital Radiography",
+    "MG": "Mammography",
+    "RG": "Radiographic imaging",
+    "PX": "Panoramic X-Ray",
+    "IO": "Intra-oral Radiography",
+    "US": "Ultrasound",
+    "SM": "Slide Microscopy",
+    "GM": "General Microscopy",
+    "XC": "External-camera Photography",
 }
 _ATTENUATION = sr.CodedConcept("112031", "DCM", "Attenuation Coefficient")
 _SUV_BODY_WEIGHT = sr.CodedConcept("126401", "DCM", "SUVbw")
@@ -211,17 +227,20 @@ def _image_library(volume: Volume) -> bytes:
     Descriptors stand once on the group: on every entry they would be the larger
     part of the report.
     """
+    modality = _modality(str(volume.headers[0].Modality))
+    if volume.plane is not None:
+        described = [encode_item(item) for item in planar_descriptors(volume, modality)]
+        return _library(volume, described)
     acquisition = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
     rows, columns = volume.array.shape[1:]
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
-    modality = str(volume.headers[0].Modality)
     shared: list[sr.ContentItem] = [
-        sr.CodeContentItem(codes.DCM.Modality, _modality(modality), acquisition),
+        sr.CodeContentItem(codes.DCM.Modality, modality, acquisition),
         sr.UIDRefContentItem(
             codes.DCM.FrameOfReferenceUID, volume.frame_of_reference_uid, acquisition
         ),
-        sr.NumContentItem(codes.DCM.PixelDataRows, rows, _PIXELS, None, acquisition),
-        sr.NumContentItem(codes.DCM.PixelDataColumns, columns, _PIXELS, None, acquisition),
+        sr.NumContentItem(codes.DCM.PixelDataRows, rows, PIXELS, None, acquisition),
+        sr.NumContentItem(codes.DCM.PixelDataColumns, columns, PIXELS, None, acquisition),
         # Vertical is from row to row (TID 1604).
         sr.NumContentItem(
             codes.DCM.HorizontalPixelSpacing,
@@ -239,6 +258,10 @@ def _image_library(volume: Volume) -> bytes:
         ),
     ]
     described = [encode_item(item) for item in shared]
+    return _library(volume, described)
+
+
+def _library(volume: Volume, described: list[bytes]) -> bytes:
     group = _container(codes.DCM.ImageLibraryGroup, [*described, *_library_entries(volume)])
     return _container(codes.DCM.ImageLibrary, [group])
 
@@ -267,11 +290,6 @@ def _modality(value: str) -> sr.CodedConcept:
     return sr.CodedConcept(value, "DCM", _MODALITY_MEANING.get(value, value))
 
 
-def significant(value: float) -> float:
-    """`value` to 6 significant digits: more would claim what no mask can tell."""
-    return float(f"{value:.6g}")
-
-
 def _groups(
     report: Report,
     finding: Finding,
@@ -287,9 +305,13 @@ def _groups(
     """
     segmentation, segment = report.segmentation, finding.segment
     volume = segmentation.volume
-    outline = largest_outline(segmentation.mask, segment.number, counts[:, segment.number])
     tracking, site = _tracking(seg, segment), _site(segment)
     category, kind = coded(segment.category), coded(segment.type)
+    if volume.plane is not None:
+        shared = Described(tracking, category, kind, site, algorithm)
+        yield from planar_groups(segmentation, finding, number, seg, shared)
+        return
+    outline = largest_outline(segmentation.mask, segment.number, counts[:, segment.number])
     volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         referenced_segment=sr.ReferencedSegment(
@@ -305,7 +327,7 @@ def _groups(
         measurements=_measurements(finding, volume),
     )
     volumetric[0].ContentSequence.append(
-        sr.TextContentItem(_SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
+        sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
     )
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
     area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
@@ -316,7 +338,7 @@ def _groups(
         finding_type=kind,
         finding_sites=[site],
         algorithm_id=algorithm,
-        measurements=[sr.Measurement(_AREA, significant(area_mm2), _SQUARE_MILLIMETRE)],
+        measurements=[sr.Measurement(AREA, significant(area_mm2), SQUARE_MILLIMETRE)],
     )
     yield from (*volumetric, *planar)
 

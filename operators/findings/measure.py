@@ -8,7 +8,8 @@ import numpy as np
 
 from operators.errors import Refusal
 from operators.findings.tally import tally
-from operators.job import Finding, Refused, Report, Segmentation, StudyJob
+from operators.job import Finding, Plane, Refused, Report, Segmentation, StudyJob
+from operators.volume.scale import area_mm2
 
 
 def measure(segmentation: Segmentation) -> Report:
@@ -24,7 +25,8 @@ def measure(segmentation: Segmentation) -> Report:
     Report
         One finding per segment, in the order of `segmentation.segments`. `volume_ml`
         counts every voxel of the mask. `mean` is over those voxels of the mask that
-        the source does not call padding; None where there are none. Severity is
+        the source does not call padding; None where there are none. A 2D image has
+        neither, but an area where its scale is known. Severity is
         NOT_ASSESSED: no rule was applied.
 
     Raises
@@ -33,6 +35,8 @@ def measure(segmentation: Segmentation) -> Report:
         See `tally`.
     """
     volume = segmentation.volume
+    if volume.plane is not None:
+        return _measure_plane(segmentation, volume.plane)
     counts = tally(segmentation)
     voxels = counts.sum(axis=0)
     totals, measured = _intensity(segmentation, counts)
@@ -46,6 +50,25 @@ def measure(segmentation: Segmentation) -> Report:
                 volume_ml=count * volume.voxel_ml if count else None,
                 mean=float(totals[segment.number] / inside) if inside else None,
                 unit=volume.unit,
+            )
+        )
+    return Report(segmentation=segmentation, findings=tuple(findings))
+
+
+def _measure_plane(segmentation: Segmentation, plane: Plane) -> Report:
+    """Area where the scale is known; no volume, and no mean of a display's grey levels."""
+    tally(segmentation)  # refuses labels that nothing describes
+    findings = []
+    for segment in segmentation.segments:
+        mask = segmentation.mask(segment.number, 0)
+        findings.append(
+            Finding(
+                segment=segment,
+                voxels=int(np.count_nonzero(mask)),
+                volume_ml=None,
+                mean=None,
+                unit=segmentation.volume.unit,
+                area_mm2=area_mm2(plane, mask),
             )
         )
     return Report(segmentation=segmentation, findings=tuple(findings))

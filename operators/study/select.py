@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from operators.errors import VolumeRefusal
 from operators.job import Match, Refused, Series, Study
+from operators.study.image_type import planar_type_of_series
 from operators.study.refusals import UnknownAcceptsKey
 from operators.volume.build import image_type, is_localizer
 from operators.volume.geometry import SAME_PLACE_MM, read_planes
@@ -52,6 +53,9 @@ class Accepts:
         Largest distance between rows or columns.
     sop_classes : tuple of str
         SOP Class UIDs, any of these.
+    planar : tuple of str
+        Kinds of 2D images (`image_type.PLANAR_TYPES`) that are taken; nothing else is
+        asked of them.
 
     Examples
     --------
@@ -70,6 +74,7 @@ class Accepts:
         MRImageStorage,
         PositronEmissionTomographyImageStorage,
     )
+    planar: tuple[str, ...] = ()
 
     @classmethod
     def from_mapping(cls, block: Mapping[str, Any]) -> Accepts:
@@ -78,7 +83,7 @@ class Accepts:
         Parameters
         ----------
         block : mapping
-            ``modality``, ``body_part``, ``sop_class``: a value or a list;
+            ``modality``, ``body_part``, ``sop_class``, ``planar``: a value or a list;
             ``image_type: {none_of: [...]}``, ``slices: {min: n}``,
             ``spacing_mm: {max: mm}`` (between slices), ``pixel_mm: {max: mm}``.
 
@@ -101,6 +106,8 @@ class Accepts:
             said.append(f"slices at most {self.max_slice_spacing_mm:g} mm apart")
         if self.max_pixel_mm is not None:
             said.append(f"pixels at most {self.max_pixel_mm:g} mm wide")
+        if self.planar:
+            said.append(f"or one 2D image ({', '.join(self.planar)})")
         return "; ".join(said)
 
 
@@ -132,8 +139,11 @@ def _fields(block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("spacing_mm", "max"): ("max_slice_spacing_mm", float),
         ("pixel_mm", "max"): ("max_pixel_mm", float),
     }
-    known = (*lists, *(".".join(pair) for pair in nested))
+    known = (*lists, "planar", *(".".join(pair) for pair in nested))
     for key, value in block.items():
+        if key == "planar":
+            yield key, tuple(kind.lower() for kind in _strings(value))
+            continue
         if key in lists:
             yield lists[key], _strings(value)
             continue
@@ -167,6 +177,8 @@ def explain_mismatch(series: Series, accepts: Accepts, *, ask_body_part: bool = 
     str or None
         A sentence without its full stop; None where the series matches.
     """
+    if planar_type_of_series(series) in accepts.planar:
+        return None
     headers = [image.header for image in series.instances if not is_localizer(image.header)]
     if not headers:
         return f"all {len(series.instances)} images are localizers"

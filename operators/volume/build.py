@@ -19,8 +19,9 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from operators.errors import VolumeRefusal
+from operators.errors import ModelRefusal, VolumeRefusal
 from operators.job import Instance, Match, QualityFlag, Refused, Series, Unit, Volume
+from operators.study.image_type import planar_type_of_series
 from operators.volume.geometry import (
     Planes,
     affine_from_planes,
@@ -36,6 +37,8 @@ from operators.volume.pixels import (
     read_stored,
     write_values,
 )
+from operators.volume.planar import PlanarChoice, build_planar
+from operators.volume.planar_refusals import FrameOfStack
 from operators.volume.refusals import (
     MissingGeometry,
     MixedFramesOfReference,
@@ -106,12 +109,20 @@ def build_volumes(series: Series, bundle: str = "") -> tuple[Volume, ...]:
 
 
 def build_matched(
-    matches: tuple[Match, ...], remarks: tuple[QualityFlag, ...] = ()
+    matches: tuple[Match, ...],
+    remarks: tuple[QualityFlag, ...] = (),
+    choice: PlanarChoice | None = None,
 ) -> tuple[tuple[Volume, ...], tuple[Refused, ...]]:
     """Volumes of all matches; a series that is refused does not stop the others.
 
     Two bundles that match one series share its arrays: it is decoded once.
-    `remarks` about the whole drop are added to every volume's quality flags.
+    `remarks` about the whole drop are added to every volume's quality flags. `choice`
+    is which picture of a series of 2D images a person means; None where nobody asked.
+
+    Raises
+    ------
+    ModelRefusal
+        `choice` names an image or a frame that is not there, or not the only one.
     """
     built: dict[tuple[str, str], tuple[Volume, ...]] = {}
     refused: dict[tuple[str, str], Refused] = {}
@@ -122,14 +133,24 @@ def build_matched(
         key = str(match.series.instances[0].header.StudyInstanceUID), uid
         if key not in built:
             try:
-                built[key] = build_volumes(match.series)
-            except VolumeRefusal as refusal:
+                built[key] = _build(match.series, choice)
+            except (VolumeRefusal, ModelRefusal) as refusal:
+                if choice is not None and isinstance(refusal, ModelRefusal):
+                    raise  # a person asked for this one thing
                 built[key], refused[key] = (), Refused(uid, refusal.reason)
         volumes += [
             replace(volume, bundle=match.bundle, quality=(*volume.quality, *remarks))
             for volume in built[key]
         ]
     return tuple(volumes), tuple(refused.values())
+
+
+def _build(series: Series, choice: PlanarChoice | None) -> tuple[Volume, ...]:
+    if planar_type_of_series(series) is not None:
+        return (build_planar(series, choice or PlanarChoice()),)
+    if choice is not None and choice.frame is not None:
+        raise FrameOfStack(series.series_instance_uid)
+    return build_volumes(series)
 
 
 def unreadable_files(refused: tuple[Refused, ...]) -> tuple[QualityFlag, ...]:

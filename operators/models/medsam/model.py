@@ -27,6 +27,7 @@ from operators.models.medsam.picture import (
     box_in_picture,
     crop_around,
     display_window,
+    fitted_shape,
     mask_in_picture,
     to_mask,
     to_picture,
@@ -40,6 +41,12 @@ from operators.models.medsam.propagate import (
     largest_piece,
     propagate,
 )
+from operators.models.medsam.proposals import (
+    MOST_SEGMENTS,
+    ProposalRule,
+    propose,
+    proposed_segments,
+)
 from operators.models.medsam.propose import best_box, candidate_boxes
 from operators.models.medsam.region import Region
 from operators.models.medsam.request import segment_called
@@ -51,6 +58,8 @@ if TYPE_CHECKING:
     import torch
 
 CACHED_EMBEDDINGS = 32  # 4 MB each
+BOXES_AT_ONCE = 16  # 100 MB each
+PROPOSALS = ProposalRule()
 MASK_SIDE = 256  # of a mask that is prompted, in every network of SAM's kind
 # How sure a given mask is taken to be. On the CT of STS_002 contours came back with a median
 # Dice of .95 at 10 and .88 at 1; a box alone has .87.
@@ -230,6 +239,53 @@ class LoadedMedSam:
                 return first
             return self._decode(embedding, bounding_box(first, 0.0), crop, plane.shape)
 
+    def propose(self, volume: Volume, rule: ProposalRule = PROPOSALS) -> Segmentation:
+        """Regions of a 2D image that nobody asked for, from one embedding.
+
+        Parameters
+        ----------
+        volume : Volume
+            With a plane.
+        rule : ProposalRule
+            Which are kept; at most `MOST_SEGMENTS`.
+
+        Returns
+        -------
+        Segmentation
+            A segment each, the most stable first; they may overlap. None at all is an
+            answer too.
+        """
+        import torch
+
+        plane = volume.array[0]
+        with torch.inference_mode():
+            embedding = self._embed(to_picture(plane, display_window(volume), self._side))
+
+        def answer(boxes: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                asked = torch.from_numpy(boxes).to(self._device).split(BOXES_AT_ONCE)
+                logits = [self._network.decode(embedding, part)[0] for part in asked]
+                return torch.cat(logits).float().cpu().numpy()
+
+        found = propose(answer, fitted_shape(plane.shape, self._side), rule)[:MOST_SEGMENTS]
+        labels = np.zeros(volume.array.shape, np.uint32)
+        for n, proposal in enumerate(found):
+            crop = Crop(0, 0, *plane.shape)
+            mask = largest_piece(to_mask(torch.from_numpy(proposal.logits), crop, plane.shape))
+            labels[0] |= mask.astype(np.uint32) << np.uint32(n)
+        text = (
+            f"{len(found)} regions of {name_picture(volume)} proposed by a model, by the "
+            "stability of their outlines alone; nothing was assessed, and what is not outlined "
+            "was not looked at."
+        )
+        return Segmentation(
+            volume=replace(volume, quality=(*volume.quality, QualityFlag("proposed", text))),
+            labels=labels,
+            segments=proposed_segments(len(found)),
+            model=self._identity(()),
+            overlapping=True,
+        )
+
     def _decode(
         self,
         embedding: torch.Tensor,
@@ -288,10 +344,19 @@ def _read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]
         raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
 
 
+def name_picture(volume: Volume) -> str:
+    """A 2D image and its frame in words."""
+    frame = volume.plane.frame if volume.plane is not None else None
+    return f"image {volume.source_sop_uids[0]}" + (f", frame {frame}" if frame else "")
+
+
 def _remarks(placed: Placed, region: Region, found: Propagated) -> tuple[QualityFlag, ...]:
     """How far the structure was followed, and where it may go on."""
     if not found.mask.any():
         return (QualityFlag("prompt-empty", "Nothing was found in the box."),)
+    if placed.volume.plane is not None:
+        text = f"One region from what was marked on {name_picture(placed.volume)}."
+        return (QualityFlag("prompted", text),)
     uids = placed.volume.source_sop_uids
     count = found.last - found.first + 1
     marks = [uids[k] for k in placed.slices]

@@ -87,8 +87,7 @@ def place(volumes: Sequence[Volume], region: Region) -> Placed:
             prompt = _checked(found, mark)
         elif isinstance(mark, Drawing):
             found, k = _by_uid(volumes, mark.image_uid)
-            pixel_mm = np.array(found.spacing_zyx_mm[:0:-1])
-            prompt = _drawn(found, k, mark.shape, mark.points * pixel_mm)
+            prompt = _drawn(found, k, mark.shape, mark.points * _pixel_mm(found)[::-1])
         else:
             raise OtherFrame("", volumes[0].frame_of_reference_uid)
         if volume is not None and found is not volume:
@@ -119,7 +118,7 @@ def _by_uid(volumes: Sequence[Volume], sop_uid: str) -> tuple[Volume, int]:
 
 def _drawn(volume: Volume, k: int, shape: Shape, points_mm: np.ndarray) -> SlicePrompt:
     """A drawing as a box, a mask or a point; `points_mm` from the corner of the first pixel."""
-    _, row_mm, column_mm = volume.spacing_zyx_mm
+    row_mm, column_mm = _pixel_mm(volume)
     rows, columns = volume.array.shape[1:]
     points_px = points_mm / (column_mm, row_mm)
     middle = points_px.mean(axis=0)
@@ -140,6 +139,11 @@ def _drawn(volume: Volume, k: int, shape: Shape, points_mm: np.ndarray) -> Slice
         if mask.any():
             return _of_mask(mask)
     return SlicePrompt(box)
+
+
+def _pixel_mm(volume: Volume) -> np.ndarray:
+    """Distance between rows and between columns; of a 2D image only that they are equal."""
+    return np.ones(2) if volume.plane is not None else np.array(volume.spacing_zyx_mm[1:])
 
 
 def _cut(box: Box, rows: int, columns: int) -> Box:
@@ -230,7 +234,8 @@ def _how_placed(
 
 def _place_mask(volumes: Sequence[Volume], painted: Painted) -> Placed:
     """A mask of another grid on the slices, by nearest neighbour."""
-    here = [v for v in volumes if v.frame_of_reference_uid == painted.frame_of_reference_uid]
+    frame = painted.frame_of_reference_uid
+    here = [v for v in volumes if v.frame_of_reference_uid == frame and v.plane is None]
     if not here:
         raise OtherFrame(painted.frame_of_reference_uid, volumes[0].frame_of_reference_uid)
     volume = here[0]

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from operators.errors import ModelRefusal
 from operators.job import Code, Segment, Volume
 from operators.models.medsam.picture import Box
+from operators.volume.planar_refusals import ImageNeeded
 
 LONG_STRING = 64  # characters in an LO (PS3.5 6.2)
 DECIMALS = 2  # a hundredth of a pixel; what is finer is one box
@@ -187,9 +188,13 @@ def locate(volumes: Sequence[Volume], named: str) -> tuple[Volume, int]:
 
     Raises
     ------
-    SliceNotThere, SliceAmbiguous
+    ImageNeeded, SliceNotThere, SliceAmbiguous
     """
     uid = volumes[0].series_instance_uid
+    if volumes[0].plane is not None:
+        return volumes[0], 0  # which 2D image is meant was told when it was built
+    if not named:
+        raise ImageNeeded(uid, _numbers_there([h for v in volumes for h in v.headers]))
     by_uid = _kind(named) == "SOP Instance UID"
     found = [
         (volume, k)
