@@ -61,7 +61,7 @@ def segment(
         list[str] | None,
         typer.Option(
             help="x,y of a point in the structure, or x,y,- of one that is not in it; again for "
-            "more. With one --slice, with or without its box.",
+            "more. Instead of a box, with one --slice; a box is more exact.",
             show_default=False,
         ),
     ] = None,

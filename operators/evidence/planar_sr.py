@@ -120,7 +120,9 @@ def planar_groups(
                 else None
             ),
         ),
-        measurements=[_area(outline.area_px, _enclosed_mm2(plane, outline, mask.shape[1:]))],
+        measurements=[
+            _area(outline.area_px, _enclosed_mm2(plane, outline, volume.array.shape[1:]))
+        ],
     )
     yield from (*whole, *drawn)
 

@@ -67,6 +67,14 @@ def test_a_box_becomes_seg_sr_and_a_table_and_again_the_same(phantom: Path, tmp_
         (["--box", BOX, "--slice", "8"], "RL-1013", "numbered 1 to 7"),
         (["--box", BOX, "--slice", "4", "--label", " "], "RL-1015", "1 to 64"),
         (["--box", BOX, "--slice", "4", "--series", "1.2.3"], "RL-1020", "there are: 2.25."),
+        (["--point", "20", "--slice", "4"], "RL-1710", "82,70,-"),
+        (["--box", BOX, "--box", BOX, "--slice", "4"], "RL-1711", "2 boxes, 0 points and 1 slices"),
+        ([], "RL-1712", "--from FILE"),
+        (["--box", BOX, "--slice", "4"] * 2, "RL-1713", "bears two boxes"),
+        (["--point", "20,57", "--slice", "4"], "RL-1714", "64 pixels wide and 56 high"),
+        (["--point", "20,20,-", "--slice", "4"], "RL-1715", "none where it is"),
+        (["--box", BOX, "--slice", "4", "--from", "x"], "RL-1716", "--from takes its marks"),
+        (["--from", "none.dcm"], "RL-1720", "No such file"),
     ],
 )
 def test_a_wrong_question_is_one_sentence_and_writes_nothing(
@@ -78,6 +86,19 @@ def test_a_wrong_question_is_one_sentence_and_writes_nothing(
     assert done.stderr.strip().startswith(f"{code}: ") and said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_two_boxes_and_points_become_the_ball_too(phantom: Path, tmp_path: Path) -> None:
+    """Each its own result, of the same ball."""
+    pair = ["--box", "17,13,47,43", "--slice", "3", "--box", "17,13,47,43", "--slice", "5"]
+    points = ["--point", "32,28", "--point", "4,4,-", "--slice", "4"]
+
+    for asked, named in ((pair, "prompt_box"), (points, "prompt_point")):
+        done = radloop(phantom, *asked, "-o", tmp_path / named, "--json")
+        assert done.returncode == 0, done.stderr
+        (result,) = json.loads(done.stdout)["results"]
+        assert named in result["prompt"]
+        assert result["findings"][0]["volume_ml"] == pytest.approx(BALL.volume_ml, rel=0.25)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

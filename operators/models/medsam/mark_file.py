@@ -44,7 +44,7 @@ class MarksUnusable(ModelRefusal):
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"the file of --from can't be used: {why}. Give a DICOM SR with measurements (TID "
+            f"the file of --from won't do: {why}. Give a DICOM SR with measurements (TID "
             "1500), an RTSTRUCT or a binary SEG."
         )
 
@@ -195,8 +195,6 @@ def read_regions(asked: MarkFile) -> tuple[Region, ...]:
             dataset = layout.read_header()
         dataset.decode()
         kind, uid = UID(str(dataset.SOPClassUID)), str(dataset.SOPInstanceUID)
-    except FileNotFoundError as error:
-        raise MarksUnusable("there is no such file") from error
     except FileRefusal as refusal:
         raise MarksUnusable(str(refusal).rstrip(".")) from refusal
     except Exception as error:

@@ -47,7 +47,7 @@ from operators.models.medsam.proposals import (
     propose,
     proposed_segments,
 )
-from operators.models.medsam.propose import best_box, candidate_boxes
+from operators.models.medsam.propose import Answer, best_box, candidate_boxes
 from operators.models.medsam.region import Region
 from operators.models.medsam.request import segment_called
 from operators.models.medsam.stated import prompt_parameters
@@ -185,18 +185,26 @@ class LoadedMedSam:
     def _propose(
         self, volume: Volume, k: int, points: Sequence[Point], window: tuple[float, float]
     ) -> Box:
-        """The box round what points mean: see `propose.py`."""
+        """The box round what points mean: see `propose.py`; the smallest where nothing is found."""
         import torch
 
         plane = volume.array[k]
         whole = Crop(0, 0, *plane.shape)
+        candidates = candidate_boxes(points, plane.shape)
+        in_picture = [box_in_picture(box, whole, self._side) for box in candidates]
         with torch.inference_mode():
             embedding = self._embed(to_picture(plane, window, self._side))
-            return best_box(
-                candidate_boxes(points, plane.shape),
-                points,
-                lambda box: self._decode(embedding, box, whole, plane.shape),
-            )
+            boxes = torch.tensor(in_picture, dtype=torch.float32, device=self._device)
+            logits, iou = self._network.decode(embedding, boxes)
+            answers = [
+                Answer(
+                    to_mask(one, whole, plane.shape),
+                    float(sure),
+                    float((one > 1).sum() / (one > -1).sum().clamp(min=1)),
+                )
+                for one, sure in zip(logits, iou, strict=True)
+            ]
+        return best_box(answers, points) or candidates[0]
 
     def segment_marked(
         self, volume: Volume, k: int, prompt: SlicePrompt, window: tuple[float, float]

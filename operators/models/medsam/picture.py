@@ -48,7 +48,7 @@ class CropRule:
 
 @dataclass(frozen=True)
 class SlicePrompt:
-    """What is marked on one slice; a box or a point inside at least.
+    """What is marked on one slice: a box, points, or a mask with its box.
 
     Attributes
     ----------

@@ -3,12 +3,13 @@
 LiteMedSAM's point tokens are in its weights and run, but nothing taught them: a point in
 the middle of a structure gives an empty mask, and a point added to a box makes it worse
 (README.md of the bundle). So boxes of many sizes are tried round the points, and the one
-is taken whose mask agrees best with itself.
+is taken whose mask is surest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from operators.models.medsam.propagate import bounding_box, largest_piece
 
 SIDES = 9
 SMALLEST_SHARE, LARGEST_SHARE = 1 / 12, 1 / 1.4  # of the slice's longer side
-TOUCH_PX = 1.5
 
 
 def candidate_boxes(points: Sequence[Point], shape: tuple[int, int]) -> list[Box]:
@@ -49,40 +49,50 @@ def candidate_boxes(points: Sequence[Point], shape: tuple[int, int]) -> list[Box
     return boxes
 
 
-def best_box(
-    boxes: Sequence[Box], points: Sequence[Point], segment: Callable[[Box], np.ndarray]
-) -> Box:
-    """The candidate whose mask holds the points and agrees best with itself.
+@dataclass(frozen=True)
+class Answer:
+    """What the network says to one candidate.
 
-    What counts, multiplied: the share of points on the right side; the Dice of the mask
-    with that of its own tight box; the share of its outline that is free of the box.
+    Attributes
+    ----------
+    mask : numpy.ndarray, shape (y, x), bool
+        On the grid of the slice.
+    iou : float
+        The network's estimate of its IoU, not calibrated: good for an order only.
+    stability : float
+        Pixels with a logit above 1 as a share of those above -1: 1 where the border does
+        not hang on the threshold.
+    """
+
+    mask: np.ndarray
+    iou: float
+    stability: float
+
+
+def best_box(answers: Sequence[Answer], points: Sequence[Point]) -> Box | None:
+    """The tight box of the answer that holds the points and is surest.
+
+    What counts, multiplied: the share of points on their side, the estimated IoU and the
+    stability.
 
     Parameters
     ----------
-    boxes : sequence of tuple of float
-        Of `candidate_boxes`.
+    answers : sequence of Answer
+        To the candidates.
     points : sequence of Point
         In pixel edges.
-    segment : callable
-        Box → mask, shape (y, x), bool.
 
     Returns
     -------
-    tuple of float
-        Tight round the best mask; the smallest candidate where no mask holds a point.
+    tuple of float or None
+        None where no mask holds a point inside.
     """
-    best, best_score = boxes[0], 0.0
-    for box in boxes:
-        mask = largest_piece(segment(box))
-        right = _share_right(mask, points)
-        if not mask.any() or not right:
-            continue
-        tight = bounding_box(mask, 0.0)
-        again = largest_piece(segment(tight))
-        agreement = 2 * float((mask & again).sum()) / float(mask.sum() + again.sum())
-        score = right * agreement * _share_free(mask, box)
+    best, best_score = None, 0.0
+    for answer in answers:
+        mask = largest_piece(answer.mask)
+        score = _share_right(mask, points) * answer.iou * answer.stability
         if score > best_score:
-            best, best_score = tight, score
+            best, best_score = bounding_box(mask, 0.0), score
     return best
 
 
@@ -93,14 +103,3 @@ def _share_right(mask: np.ndarray, points: Sequence[Point]) -> float:
     if not any(h for h, point in zip(held, points, strict=True) if point[2]):
         return 0.0
     return sum(bool(h) == point[2] for h, point in zip(held, points, strict=True)) / len(points)
-
-
-def _share_free(mask: np.ndarray, box: Box) -> float:
-    """Share of a mask's outline that does not lie along its box: a cut structure does."""
-    padded = np.pad(mask, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    rows, columns = np.nonzero(mask & ~core)
-    x, y = columns + 0.5, rows + 0.5
-    x0, y0, x1, y1 = box
-    touching = (x < x0 + TOUCH_PX) | (x > x1 - TOUCH_PX) | (y < y0 + TOUCH_PX) | (y > y1 - TOUCH_PX)
-    return 1.0 - float(touching.mean())

@@ -52,7 +52,8 @@ class PairsUneven(ModelRefusal):
     def __init__(self, boxes: int, slices: int, points: int) -> None:
         super().__init__(
             f"{boxes} boxes, {points} points and {slices} slices don't pair. Give one --slice "
-            "after each --box; points go with one slice."
+            "after each --box; points go with one slice and without a box, since the network "
+            "answers a box better without them."
         )
 
 
@@ -227,7 +228,7 @@ def of_marks(
     boxes, points : sequence
         In pixel edges.
     slices : sequence of str
-        One for each box in its order; one where there are points.
+        One for each box in its order; one for all points.
     label : str
         What the structure shall be called.
 
@@ -237,19 +238,14 @@ def of_marks(
     """
     if not boxes and not points:
         raise NothingMarked
-    if len(slices) != max(len(boxes), 1) or (points and len(slices) != 1):
+    if (boxes and points) or len(slices) != max(len(boxes), 1):
         raise PairsUneven(len(boxes), len(slices), len(points))
-    if not boxes and not any(inside for *_, inside in points):
-        raise NoPointInside(len(points))
-    if not boxes:
+    if points:
+        if not any(inside for *_, inside in points):
+            raise NoPointInside(len(points))
         return Region((OnImage(slices[0], None, tuple(points)),), label)
-    marks = [
-        OnImage(checked.slice, checked.box, tuple(points))
-        for checked in (
-            BoxPrompt(image, box, label) for image, box in zip(slices, boxes, strict=True)
-        )
-    ]
-    return Region(tuple(marks), label)
+    checked = [BoxPrompt(image, box, label) for image, box in zip(slices, boxes, strict=True)]
+    return Region(tuple(OnImage(prompt.slice, prompt.box) for prompt in checked), label)
 
 
 def parse_point(text: str) -> Point:
