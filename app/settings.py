@@ -47,7 +47,7 @@ from operators.errors import Refusal
 PREFIX = "RADLOOP_"
 CONFIG_VARIABLE = "RADLOOP_CONFIG"
 SYSTEM_FILE = Path("/etc/radloop/radloop.yaml")
-# Read elsewhere: this file's own name, `app.bundle_folders`, the tests' images and their zoo.
+# Read elsewhere: this file's own name, `app.bundle_folders`, the tests (images, a zoo checkout).
 OTHER_VARIABLES = frozenset(
     {CONFIG_VARIABLE, "RADLOOP_BUNDLES", "RADLOOP_DATA", "RADLOOP_REQUIRE_ALL", "RADLOOP_ZOO"}
 )

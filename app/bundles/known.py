@@ -13,6 +13,7 @@ from operators.errors import ModelRefusal
 from operators.models.card import Card, WeightsNotFetched, load_cards, load_zoo_card
 
 State = Literal["installed", "unverified", "not installed"]
+HashState = Literal["published", "pinned", "shipped", "unpinned"]
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
 
@@ -55,6 +56,16 @@ class Known:
         except ModelRefusal as refusal:
             return f"wrong: {refusal.code}"
         return "right"
+
+    @property
+    def hash_state(self) -> HashState:
+        """Who vouches for the weights that the card names."""
+        if not self.card.weights_sha256:
+            return "unpinned"
+        record = read_record(self.card.folder)
+        if record is None:
+            return "shipped"
+        return "published" if record["publisher_hash"] == "matches" else "pinned"
 
 
 def known_bundles(folders: Iterable[Path], zoo: Path) -> dict[str, Known]:

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.bundle_export import export
+from app.cli.bundle_tables import (
+    COMMERCIAL_USE,
+    details,
+    facts,
+    print_details,
+    print_list,
+    warn_of_wrong,
+)
 from app.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -18,11 +26,6 @@ if TYPE_CHECKING:
 ACCEPT = typer.Option(
     "--accept-licence", help="Accept a licence that forbids commercial use; your use is allowed."
 )
-COMMERCIAL_USE = {
-    "yes": "commercial use allowed",
-    "no": "no commercial use",
-    "unclear": "whether commercial use is allowed is not clear",
-}
 
 bundles = typer.Typer(
     no_args_is_help=True, help="Installed MONAI bundles: what they accept and find."
@@ -33,101 +36,48 @@ bundles = typer.Typer(
 def list_bundles(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Every bundle that is installed or in the zoo, with its state and licence.
+    """Every bundle that is installed or in the zoo, with its licence, its state and if it can run.
 
     State: installed; unverified (imported, but no publisher's hash vouches for the weights);
-    not installed (`radloop bundles import` brings it in). Exit code 1 where weights are wrong.
+    not here (`radloop bundles fetch` or `import` brings it). Exit code 1 where weights are wrong.
 
     Example: radloop bundles list
     """
-    from rich.console import Console
-    from rich.table import Column, Table
-
     from app.bundle_folders import ZOO_CARDS, bundle_folders
     from app.bundles.known import known_bundles
 
-    name_column = Column("bundle", no_wrap=True)  # it has to be copied
-    table = Table(name_column, "version", "title", "segments", "licence", "state", "weights")
-    rows = []
-    for name, known in known_bundles(bundle_folders(), ZOO_CARDS).items():
-        card, weights = known.card, known.weights()
-        rows.append(
-            {
-                "bundle": name,
-                "version": card.version,
-                "title": card.title,
-                "segments": len(card.segments),
-                "licence": card.licence,
-                "state": known.state,
-                "weights": weights,
-                "weights_sha256": card.weights_sha256 or None,
-            }
-        )
-        colour = {"right": "green", "not here": "dim"}.get(weights, "red")
-        segments = "prompted" if card.prompted else str(len(card.segments))
-        table.add_row(
-            name,
-            card.version,
-            card.title,
-            segments,
-            card.licence,
-            known.state,
-            f"[{colour}]{weights}[/]",
-        )
+    rows = [facts(known) for known in known_bundles(bundle_folders(), ZOO_CARDS).values()]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
-        Console().print(table)
-    if any(str(row["weights"]).startswith("wrong") for row in rows):
-        typer.echo(
-            "Weights marked wrong are missing or changed: `radloop bundles show NAME`.", err=True
-        )
+        print_list(rows)
+    if warn_of_wrong(rows):
         raise typer.Exit(Exit.FAILED)
 
 
 @bundles.command("show")
 def show_bundle(
     name: Annotated[str, typer.Argument(help="Name as in `radloop bundles list`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """One bundle, installed or in the zoo: intended use, limits, labels, weights.
+    """One bundle, installed or in the zoo: intended use, limits, licence, weights, labels.
 
     Example: radloop bundles show head_neck_oar_ct
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from app.bundle_folders import ZOO_CARDS, bundle_folders
     from app.bundles.known import known_bundles
     from operators.models.card import BundleUnknown
 
-    known = known_bundles(bundle_folders(), ZOO_CARDS)
-    if name not in known:
-        raise BundleUnknown(name, sorted(known))
-    card, state = known[name].card, known[name].state
-    console = Console()
-    console.print(f"[bold]{card.title}[/] ({card.name} {card.version}, {card.manufacturer})")
-    console.print(f"\n[bold]Intended use[/] {card.intended_use}")
-    for limit in card.limits:
-        console.print(f"[yellow]limit[/] {limit}")
-    console.print(f"\n[bold]Accepts[/] {card.accepts.describe()}")
-    console.print(f"[bold]Licence[/] {card.licence}")
-    console.print(f"[bold]State[/] {state}")
-    pinned = card.weights_sha256 or "not known before the first import"
-    console.print(f"[bold]Weights[/] {card.weights_file.name}, sha256 {pinned}", soft_wrap=True)
-    for file in card.published.files if card.published else ():
-        hashed = f"{file.path}, {file.hash_type} {file.hash_val}"
-        console.print(f"[bold]Published[/] {hashed} ({file.url})", soft_wrap=True)
-    table = Table("number", "segment", "code")
-    for segment in card.segments:
-        side = f", {segment.laterality.meaning}" if segment.laterality else ""
-        table.add_row(
-            str(segment.number),
-            segment.label,
-            f"{segment.type.meaning}{side} ({segment.type.scheme} {segment.type.value})",
-        )
-    console.print(table)
-    if state != "not installed":
-        card.verify_weights()
+    every = known_bundles(bundle_folders(), ZOO_CARDS)
+    if name not in every:
+        raise BundleUnknown(name, sorted(every))
+    known = every[name]
+    if as_json:
+        typer.echo(json.dumps(details(known), indent=1))
+    else:
+        print_details(known)
+    if known.state != "not installed":
+        known.card.verify_weights()
 
 
 @bundles.command("import")

@@ -64,9 +64,9 @@ class Site:
         (root / "zoo" / NAME).mkdir(parents=True)
         self.downloads = root / "state" / "bundles.fetching"
 
-    def publish(self, *, weights: bool = True, hashed: bool = True, **changes: Any) -> None:
+    def publish(self, *, whole: bool = True, hashed: bool = True, **changes: Any) -> None:
         """Put the zip on the server, and its hash on the card."""
-        content = zipped(self.bundle, self.root / "b.zip", weights=weights).read_bytes()
+        content = zipped(self.bundle, self.root / "b.zip", weights=whole).read_bytes()
         model = (self.bundle / "models" / "model.pt").read_bytes()
         large = {"path": "models/model.pt", "hash_type": "md5"}
         large["hash_val"] = hashlib.md5(model).hexdigest()
@@ -84,7 +84,7 @@ class Site:
         options = {"mirror": self.publisher.url, "pause": wait_none(), **options}
         return fetch_published(load_zoo_card(self.place.zoo / NAME), self.place, **options)
 
-    def command(self, *arguments: str, **environment: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", COMMAND, str(self.place.zoo), "bundles", *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -137,7 +137,7 @@ def test_what_is_there_is_not_downloaded_again(site):
 
 
 def test_weights_that_the_zip_lacks_come_from_where_the_card_says(site):
-    site.publish(weights=False)
+    site.publish(whole=False)
 
     done = site.fetch()
 

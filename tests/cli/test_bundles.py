@@ -20,9 +20,9 @@ from tests.zoo import smooth_noise, spleen_config, write_bundle
 def radloop(tmp_path):
     """The installed command's entry point, with a state folder of its own."""
 
-    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RADLOOP_")}
-        environment |= {"RADLOOP_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "180"}
+        environment |= {"RADLOOP_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "180"} | more
         return subprocess.run(
             [sys.executable, "-m", "app.cli.main", *map(str, arguments)],
             capture_output=True,
@@ -71,6 +71,26 @@ def test_a_zoo_card_is_shown_with_what_its_publisher_says(radloop):
     assert "not installed" in shown.stdout
     assert "md5 aded45dea52f9c00b37922bcd0a98502" in shown.stdout
     assert "Left seventh rib" in shown.stdout and "SCT 24915002" in shown.stdout
+    said = json.loads(radloop("bundles", "show", "wholeBody_ct_segmentation", "--json").stdout)
+    assert (said["hash_state"], said["runs_here"], len(said["labels"])) == ("unpinned", True, 104)
+    assert said["published"][0]["path"] == "wholeBody_ct_segmentation_v0.2.5.zip"
+
+
+def test_the_list_fits_100_columns_and_says_who_can_not_run_and_why(radloop):
+    listed = radloop("bundles", "list", COLUMNS="100")
+
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = {row["bundle"]: row for row in json.loads(radloop("bundles", "list", "--json").stdout)}
+    assert len(rows) >= 26
+    for name, row in rows.items():
+        (line,) = [line for line in lines if line.split()[:2] == [name, row["version"]]]
+        assert row["commercial_use"] in line.split() and "…" not in line.split()[0]
+    clicks = rows["pathology_nuclick_annotation"]
+    assert clicks["runs_here"] is False and "clicks" in clicks["why_not"]
+    said = " ".join(listed.stdout.split())
+    assert f"pathology_nuclick_annotation can't run here. {clicks['why_not']}" in said
 
 
 def test_a_refused_import_is_one_sentence(radloop, tmp_path):
