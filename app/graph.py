@@ -144,6 +144,9 @@ class RadloopGraph(Application):
             accepts_by_bundle=accepts,
             forced_bundle=bundle,
             routed=self._routed,
+            channels_by_bundle={
+                name: card.run.channels for name, card in cards if card.run.channels
+            },
             name="selection",
         ), announced(BundleInference)(self, models=self._models, name="inference")
 

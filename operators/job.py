@@ -129,11 +129,14 @@ class Match:
     bundle : str
         Name of the bundle's folder.
     series : Series
-        The series to run it on.
+        The series to run it on; of several channels, the first.
+    channels : tuple of Series
+        Every channel's series, in the network's order; empty where it takes one series.
     """
 
     bundle: str
     series: Series
+    channels: tuple[Series, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,8 @@ def _import(
     )
     if content.get("prompted"):
         raise LayoutUnfit(staged.name, "prompted bundles come with radloop and are not imported")
-    left_out = drop_torchscript(staged, content["weights"]["file"])
+    torchscript = content.get("run", {}).get("torchscript", False)
+    left_out = drop_torchscript(staged, content["weights"]["file"], allowed=torchscript)
     metadata = check_layout(staged, content["weights"]["file"])
     check_labels(staged.name, metadata, content, by_name=published is not None)
     version = str(metadata["version"])
@@ -274,9 +275,10 @@ def _try_out(card: Card) -> None:
     """Load the bundle once: weights as plain tensors, then the config, then both together."""
     import torch
 
-    from operators.models.bundle import LoadedBundle, load_state
+    from operators.models.bundle import LoadedBundle, is_torchscript, load_state
 
-    load_state(card.name, card.weights_file)
+    if not (card.run.torchscript and is_torchscript(card.weights_file)):
+        load_state(card.name, card.weights_file)
     with torch.random.fork_rng(devices=[]):  # a network draws its first weights at random
         LoadedBundle(card)
 

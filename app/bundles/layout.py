@@ -14,16 +14,29 @@ from app.bundles.refusals import LabelsDiffer, LayoutUnfit
 CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 
 
-def drop_torchscript(bundle: Path, weights_file: str) -> tuple[str, ...]:
+def drop_torchscript(bundle: Path, weights_file: str, *, allowed: bool = False) -> tuple[str, ...]:
     """Take out TorchScript files, which are programs; names of those that were there.
+
+    Parameters
+    ----------
+    bundle : Path
+        Unpacked.
+    weights_file : str
+        Where the card has its weights.
+    allowed : bool
+        The card says `run.torchscript`: its weights may be such a program, and stay.
 
     Raises
     ------
     LayoutUnfit
         Nothing else holds the weights.
     """
-    scripts = sorted(bundle.rglob("*.ts"))
     weights = bundle / weights_file
+    scripts = sorted(file for file in bundle.rglob("*.ts") if not (allowed and file == weights))
+    if allowed and weights.is_file():
+        for script in scripts:
+            script.unlink()
+        return tuple(script.relative_to(bundle).as_posix() for script in scripts)
     if weights.is_file() and _is_torchscript(weights):
         raise LayoutUnfit(bundle.name, f"{weights_file} is TorchScript, a program, not weights")
     if scripts and not weights.is_file():

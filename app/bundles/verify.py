@@ -107,12 +107,36 @@ def verify(
     folders: Sequence[Path],
     limits: Limits,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    kept: Path | None = None,
 ) -> list[Trial]:
-    """One trial after the other; `progress` takes how many are done, and of how many."""
+    """One trial after the other.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Bundles.
+    limits : Limits
+        Of each.
+    progress : callable
+        Takes how many are done, and of how many.
+    kept : Path or None
+        File that gets a line of JSON as each trial ends; a bundle that is in it already is
+        not tried again, so that a run that was stopped goes on where it was.
+    """
+    done: dict[str, Trial] = {}
+    if kept is not None and kept.is_file():
+        lines = kept.read_text(encoding="utf-8").splitlines()
+        done = {trial.bundle: trial for trial in (Trial(**json.loads(line)) for line in lines)}
     trials = []
     for number, folder in enumerate(folders):
         progress(number, len(folders))
-        trials.append(run_trial(folder, limits))
+        trial = done.get(folder.name)
+        if trial is None:
+            trial = run_trial(folder, limits)
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(trial)) + "\n")
+        trials.append(trial)
     progress(len(folders), len(folders))
     return trials
 

@@ -29,6 +29,13 @@ def verify(
     bundle: Annotated[
         str | None, typer.Option(help="Of the zoo: only this one.", show_default=False)
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of what is done: a run that was stopped goes on from it.",
+            show_default=False,
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Longest time for one bundle.")] = 600.0,
     memory_mb: Annotated[float, typer.Option(help="Most memory for one bundle, MB.")] = 12000.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -61,7 +68,7 @@ def verify(
             raise NoSuchBundle(name, sorted(cards))
         folders = [card.folder for key, card in sorted(cards.items()) if name in (None, key)]
     with counted("bundles", quiet=as_json) as progress:
-        trials = verify_all(folders, Limits(seconds, memory_mb), progress)
+        trials = verify_all(folders, Limits(seconds, memory_mb), progress, keep)
     if as_json:
         typer.echo(in_json(trials, commit))
     elif markdown:

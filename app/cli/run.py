@@ -60,7 +60,7 @@ def exit_code(result: dict[str, Any]) -> Exit:
     """What the command says to a shell about a result."""
     if result["refused"]:
         return Exit.REFUSED
-    return Exit.OK if result["results"] else Exit.NO_MATCH
+    return Exit.OK if result["results"] or result["readings"] else Exit.NO_MATCH
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -90,11 +90,13 @@ def print_result(result: dict[str, Any]) -> None:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:
             console.print(f"[green]{item['kind']:<3}[/] {escape(item['path'])}", soft_wrap=True)
+    for entry in result["readings"]:
+        _print_reading(console, entry)
     _print_left_out(console, "no bundle matches", result["unmatched"])
     _print_left_out(console, "refused", result["refused"])
     for warning in result["warnings"]:
         console.print(f"[yellow]warning[/] {warning}", highlight=False)
-    if not result["results"] and not result["refused"]:
+    if not result["results"] and not result["readings"] and not result["refused"]:
         console.print("No series matches a bundle: nothing was analysed.")
 
 
@@ -107,6 +109,30 @@ def size_in_words(finding: dict[str, Any]) -> str:
     if finding["area_mm2"] is not None:
         return f"{finding['area_mm2']:.4g} mm2"
     return f"{finding['voxels']} pixels"
+
+
+def _print_reading(console: Any, entry: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{entry['bundle']} {entry['version']} · weights {entry['weights_sha256'][:12]}"
+    table = Table(title=title, title_justify="left")
+    for column in ("what", "where", "score (no probability)", "severity"):
+        table.add_column(column)
+    for said in entry["classes"]:
+        where = "volume" if said["slice"] is None else f"slice {said['slice']}"
+        label = said["label"] or "none"
+        table.add_row(label, where, f"{max(said['scores'].values()):.3f}", said["severity"])
+    for box in entry["boxes"]:
+        where = "LPS mm " + ", ".join(f"{value:.1f}" for value in box["centre_lps_mm"])
+        table.add_row(box["label"], where, f"{box['score']:.3f}", box["severity"])
+    if entry["detector"] and not entry["boxes"]:
+        table.add_row("nothing found", "", "", "")
+    console.print(table)
+    for flag in entry["quality"]:
+        console.print(f"[yellow]quality[/] {escape(flag['text'])}")
+    for item in entry["evidence"]:
+        console.print(f"[green]{item['kind']:<3}[/] {escape(item['path'])}", soft_wrap=True)
 
 
 def _print_left_out(console: Any, title: str, entries: list[dict[str, str]]) -> None:

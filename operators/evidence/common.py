@@ -24,6 +24,7 @@ from pydicom.uid import UID
 from operators.evidence.encode import IMPLICIT_VR, LITTLE_ENDIAN, Stencil
 from operators.evidence.uids import derive_uid
 from operators.job import EvidenceKind, ModelIdentity, Segmentation, Volume
+from operators.reading import Reading
 
 MANUFACTURER = "radloop"
 MODEL_NAME = "radloop"
@@ -84,7 +85,9 @@ class Identity:
     series_description: str
 
 
-def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -> Identity:
+def identify(
+    segmentation: Segmentation | Reading, kind: EvidenceKind, recorded_at: str
+) -> Identity:
     """Identity of the object of one kind about one segmentation.
 
     Equal inputs give equal UIDs; other source instances, another part of the
@@ -94,7 +97,7 @@ def identify(segmentation: Segmentation, kind: EvidenceKind, recorded_at: str) -
 
     Parameters
     ----------
-    segmentation : Segmentation
+    segmentation : Segmentation or Reading
         What the object is about.
     kind : EvidenceKind
         SEG or SR.
@@ -205,7 +208,7 @@ def algorithm_parameters(model: ModelIdentity) -> dict[str, str]:
 def stamp(
     dataset: hd.base.SOPClass,
     identity: Identity,
-    segmentation: Segmentation,
+    segmentation: Segmentation | Reading,
     recorded_at: str,
 ) -> None:
     """Set patient, study, series, equipment, dates and character set, in place.
@@ -216,7 +219,7 @@ def stamp(
         A SEG or SR as built from `source_references`.
     identity : Identity
         Which object it is.
-    segmentation : Segmentation
+    segmentation : Segmentation or Reading
         What it is about.
     recorded_at : str
         ``YYYYMMDDHHMMSS``; every date and time that is ours.

@@ -10,7 +10,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from operators.job import Report, StudyJob, Volume
+from operators.evidence.reading_sr import said_class
+from operators.job import Report, Segmentation, StudyJob, Volume
+from operators.reading import Reading
 
 RESULT_FILE = "result.json"
 
@@ -33,13 +35,15 @@ def summarise(job: StudyJob) -> dict[str, Any]:
     Returns
     -------
     dict
-        `results` (one per segmented volume), `unmatched`, `refused`, `warnings`.
+        `results` (one per segmented volume), `readings` (one per volume that a classifier
+        or detector saw), `unmatched`, `refused`, `warnings`.
     """
     return {
         "schema": 1,
         "recorded_at": job.recorded_at,
         "studies": [study.study_instance_uid for study in job.studies],
         "results": [_result(report, job) for report in job.reports],
+        "readings": [_reading(reading, job) for reading in job.readings],
         "unmatched": [asdict(entry) for entry in job.unmatched],
         "refused": [asdict(entry) for entry in job.refused],
         "warnings": [warning for study in job.studies for warning in study.warnings],
@@ -47,20 +51,8 @@ def summarise(job: StudyJob) -> dict[str, Any]:
 
 
 def _result(report: Report, job: StudyJob) -> dict[str, Any]:
-    volume, model = report.segmentation.volume, report.segmentation.model
-    study_uid = str(volume.headers[0].StudyInstanceUID)
     return {
-        "bundle": model.name,
-        "version": model.version,
-        "weights_sha256": model.weights_sha256,
-        "runtime": model.runtime,
-        "prompt": dict(model.prompt),
-        "study_instance_uid": study_uid,
-        "series_instance_uid": volume.series_instance_uid,
-        "part": volume.part,
-        "unit": volume.unit,
-        "image": _image(volume),
-        "quality": [asdict(flag) for flag in volume.quality],
+        **_source(report.segmentation),
         "findings": [
             {
                 "number": finding.segment.number,
@@ -74,18 +66,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
             }
             for finding in report.findings
         ],
-        "evidence": [
-            {
-                "kind": item.kind,
-                "path": str(item.path),
-                "sop_instance_uid": item.sop_instance_uid,
-                "series_instance_uid": item.series_instance_uid,
-            }
-            for item in job.evidence
-            if (item.source_study_uid, item.source_series_uid, item.part)
-            == (study_uid, volume.series_instance_uid, volume.part)
-            and (item.bundle, item.prompt) == (model.name, model.prompt)
-        ],
+        "evidence": _evidence(report.segmentation, job),
     }
 
 
@@ -99,3 +80,76 @@ def _image(volume: Volume) -> dict[str, Any] | None:
         "frame": volume.plane.frame,
         "lengths_hold": volume.plane.scale_holds or None,
     }
+
+
+def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
+    """Scores are the network's own: `confidence` stays null without an operating point."""
+    confident = reading.operating_point is not None
+    return {
+        **_source(reading),
+        "classes": [
+            {
+                "slice": None if scores.k is None else scores.k + 1,
+                "label": None if said is None else reading.classes[said].label,
+                "name": None if said is None else reading.classes[said].name,
+                "scores": {
+                    kind.name: score
+                    for kind, score in zip(reading.classes, scores.scores, strict=True)
+                },
+                "confidence": max(scores.scores) if confident else None,
+                "severity": "NOT_ASSESSED",
+            }
+            for scores in reading.scores
+            for said in [said_class(reading, scores)]
+        ],
+        "boxes": [
+            {
+                "label": reading.classes[box.class_index].label,
+                "name": reading.classes[box.class_index].name,
+                "score": box.score,
+                "confidence": box.score if confident else None,
+                "centre_lps_mm": list(box.centre_lps_mm),
+                "edges_lps_mm": [list(edge) for edge in box.edges_lps_mm],
+                "severity": "NOT_ASSESSED",
+            }
+            for box in reading.boxes
+        ],
+        "detector": reading.detector,
+        "evidence": _evidence(reading, job),
+    }
+
+
+def _source(about: Segmentation | Reading) -> dict[str, Any]:
+    """Which model saw which volume."""
+    volume, model = about.volume, about.model
+    return {
+        "bundle": model.name,
+        "version": model.version,
+        "weights_sha256": model.weights_sha256,
+        "runtime": model.runtime,
+        "prompt": dict(model.prompt),
+        "study_instance_uid": str(volume.headers[0].StudyInstanceUID),
+        "series_instance_uid": volume.series_instance_uid,
+        "part": volume.part,
+        "unit": volume.unit,
+        "image": _image(volume),
+        "quality": [asdict(flag) for flag in volume.quality],
+    }
+
+
+def _evidence(about: Segmentation | Reading, job: StudyJob) -> list[dict[str, str]]:
+    """What was written about it."""
+    volume = about.volume
+    study_uid = str(volume.headers[0].StudyInstanceUID)
+    return [
+        {
+            "kind": item.kind,
+            "path": str(item.path),
+            "sop_instance_uid": item.sop_instance_uid,
+            "series_instance_uid": item.series_instance_uid,
+        }
+        for item in job.evidence
+        if (item.source_study_uid, item.source_series_uid, item.part)
+        == (study_uid, volume.series_instance_uid, volume.part)
+        and (item.bundle, item.prompt) == (about.model.name, about.model.prompt)
+    ]

@@ -46,14 +46,15 @@ from operators.evidence.planar_sr import (
     significant,
 )
 from operators.evidence.seg import coded, found_segments, tracking_uid
-from operators.job import Finding, ModelIdentity, Report, Segment, Volume
+from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
+from operators.reading import Reading
 
-_COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
+COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 _VOLUME = sr.CodedConcept("118565006", "SCT", "Volume")
 _MEAN = sr.CodedConcept("373098007", "SCT", "Mean")
 _MILLILITRE = sr.CodedConcept("mL", "UCUM", "milliliter")
 _SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
-_QUALITATIVE_EVALUATIONS = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
+QUALITATIVE_EVALUATIONS = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
 
 _MODALITY_MEANING = {
@@ -104,11 +105,32 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
     DICOM PS3.16 TID 1500, 1410, 1411, 1419, 1600, 4019.
     """
     segmentation = report.segmentation
-    identity = identify(segmentation, "SR", recorded_at)
     seg = identify(segmentation, "SEG", recorded_at)
+    return document(
+        segmentation, _content(report, counts, seg), _evidence(report, seg), recorded_at
+    )
+
+
+def document(
+    about: Segmentation | Reading, content: Iterable[bytes], evidence: bytes, recorded_at: str
+) -> sr.Comprehensive3DSR:
+    """An SR of encoded parts, stamped: what all reports of ours have in common.
+
+    Parameters
+    ----------
+    about : Segmentation or Reading
+        Whose volume and model it names.
+    content : iterable of bytes
+        Encoded items of the root container.
+    evidence : bytes
+        Encoded item of the evidence sequence: every instance that `content` refers to.
+    recorded_at : str
+        As for `build_sr`.
+    """
+    identity = identify(about, "SR", recorded_at)
     # With the head of the content only: highdicom would copy and search every item.
     dataset = sr.Comprehensive3DSR(
-        evidence=[first_reference(segmentation.volume)],
+        evidence=[first_reference(about.volume)],
         content=_root(),
         series_instance_uid=identity.series_instance_uid,
         series_number=identity.series_number,
@@ -119,9 +141,9 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
         is_final=False,
         is_verified=False,
     )
-    set_sequence(dataset, "ContentSequence", _content(report, counts, seg))
-    set_sequence(dataset, "CurrentRequestedProcedureEvidenceSequence", [_evidence(report, seg)])
-    stamp(dataset, identity, segmentation, recorded_at)
+    set_sequence(dataset, "ContentSequence", content)
+    set_sequence(dataset, "CurrentRequestedProcedureEvidenceSequence", [evidence])
+    stamp(dataset, identity, about, recorded_at)
     keep_encoded(dataset)
     return dataset
 
@@ -133,16 +155,21 @@ def _evidence(report: Report, seg: Identity) -> bytes:
     ----------
     DICOM PS3.3 Table C.17-3, Hierarchical SOP Instance Reference Macro.
     """
-    volume = report.segmentation.volume
-    series = [_series(volume.series_instance_uid, encoded_references(volume))]
+    series = []
     if found_segments(report):
         result = Dataset()
         result.ReferencedSOPClassUID = SegmentationStorage
         result.ReferencedSOPInstanceUID = seg.sop_instance_uid
         series.append(_series(seg.series_instance_uid, [encode_item(result)]))
+    return slices_and(report.segmentation.volume, series)
+
+
+def slices_and(volume: Volume, series: Iterable[bytes] = ()) -> bytes:
+    """The encoded evidence item: the slices of a volume, and further series of its study."""
+    slices = _series(volume.series_instance_uid, encoded_references(volume))
     study = Dataset()
     study.StudyInstanceUID = volume.headers[0].StudyInstanceUID
-    set_sequence(study, "ReferencedSeriesSequence", series)
+    set_sequence(study, "ReferencedSeriesSequence", [slices, *series])
     return encode_item(study)
 
 
@@ -169,6 +196,28 @@ def _language() -> sr.LanguageOfContentItemAndDescendants:
 
 def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[bytes]:
     """The encoded items of the document's root container (TID 1500)."""
+    yield from head(report.segmentation.volume)
+    found = [finding for finding in report.findings if finding.voxels]
+    if found:
+        used = algorithm(report.segmentation.model)
+        yield container(
+            codes.DCM.ImagingMeasurements,
+            (
+                encode_item(item)
+                for number, finding in enumerate(found, start=1)
+                for item in _groups(report, finding, number, counts, seg, used)
+            ),
+        )
+    remarks = [
+        encode_item(sr.TextContentItem(COMMENT, text, sr.RelationshipTypeValues.CONTAINS))
+        for text in _remarks(report)
+    ]
+    if remarks:
+        yield container(QUALITATIVE_EVALUATIONS, remarks)
+
+
+def head(volume: Volume) -> Iterator[bytes]:
+    """Encoded: language, observer, procedure, image library."""
     for item in (*_language(), *_observer()):
         yield encode_item(item)
     yield encode_item(
@@ -178,27 +227,10 @@ def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[byte
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
-    yield _image_library(report.segmentation.volume)
-    found = [finding for finding in report.findings if finding.voxels]
-    if found:
-        algorithm = _algorithm(report.segmentation.model)
-        yield _container(
-            codes.DCM.ImagingMeasurements,
-            (
-                encode_item(item)
-                for number, finding in enumerate(found, start=1)
-                for item in _groups(report, finding, number, counts, seg, algorithm)
-            ),
-        )
-    remarks = [
-        encode_item(sr.TextContentItem(_COMMENT, text, sr.RelationshipTypeValues.CONTAINS))
-        for text in _remarks(report)
-    ]
-    if remarks:
-        yield _container(_QUALITATIVE_EVALUATIONS, remarks)
+    yield _image_library(volume)
 
 
-def _container(name: sr.CodedConcept | Code, items: Iterable[bytes | bytearray]) -> bytes:
+def container(name: sr.CodedConcept | Code, items: Iterable[bytes | bytearray]) -> bytes:
     """An encoded container with its encoded items."""
     container = sr.ContainerContentItem(
         name=name, relationship_type=sr.RelationshipTypeValues.CONTAINS
@@ -262,8 +294,8 @@ def _image_library(volume: Volume) -> bytes:
 
 
 def _library(volume: Volume, described: list[bytes]) -> bytes:
-    group = _container(codes.DCM.ImageLibraryGroup, [*described, *_library_entries(volume)])
-    return _container(codes.DCM.ImageLibrary, [group])
+    group = container(codes.DCM.ImageLibraryGroup, [*described, *_library_entries(volume)])
+    return container(codes.DCM.ImageLibrary, [group])
 
 
 def _library_entries(volume: Volume) -> list[bytearray]:
@@ -379,7 +411,7 @@ def _intensity(finding: Finding, volume: Volume) -> tuple[sr.CodedConcept | None
     return (_MR_SIGNAL if volume.headers[0].Modality == "MR" else None), _NO_UNITS
 
 
-def _algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
+def algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
     """Which network, exactly (TID 4019)."""
     return sr.AlgorithmIdentification(
         name=model.name,

@@ -11,10 +11,12 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from operators.errors import Refusal
+from operators.evidence.reading_sr import build_reading_sr
 from operators.evidence.seg import build_seg, found_segments
 from operators.evidence.sr import build_sr
 from operators.findings.tally import tally
-from operators.job import Evidence, EvidenceKind, Refused, Report, StudyJob
+from operators.job import Evidence, EvidenceKind, Refused, Report, Segmentation, StudyJob
+from operators.reading import Reading
 
 
 def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[Evidence, ...]:
@@ -41,11 +43,22 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
     if found_segments(report):
         built.append(("SEG", build_seg(report, counts, recorded_at)))
     built.append(("SR", build_sr(report, counts, recorded_at)))
+    return _write_all(report.segmentation, built, output_dir)
+
+
+def write_reading(reading: Reading, output_dir: Path, recorded_at: str) -> tuple[Evidence, ...]:
+    """Write the SR of a result without a mask; as `write_evidence`."""
+    return _write_all(reading, [("SR", build_reading_sr(reading, recorded_at))], output_dir)
+
+
+def _write_all(
+    about: Segmentation | Reading, built: list[tuple[EvidenceKind, Dataset]], output_dir: Path
+) -> tuple[Evidence, ...]:
     # Nothing is written before everything is built: a SEG without its SR tells nobody why.
     output_dir.mkdir(parents=True, exist_ok=True)
     evidence = []
     for kind, dataset in built:
-        path = output_dir / _file_name(report, kind, str(dataset.SOPInstanceUID))
+        path = output_dir / _file_name(about, kind, str(dataset.SOPInstanceUID))
         _write(dataset, path)
         evidence.append(
             Evidence(
@@ -53,19 +66,19 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
                 path=path,
                 sop_instance_uid=str(dataset.SOPInstanceUID),
                 series_instance_uid=str(dataset.SeriesInstanceUID),
-                source_study_uid=str(report.segmentation.volume.headers[0].StudyInstanceUID),
-                source_series_uid=report.segmentation.volume.series_instance_uid,
-                part=report.segmentation.volume.part,
-                bundle=report.segmentation.model.name,
-                prompt=report.segmentation.model.prompt,
+                source_study_uid=str(about.volume.headers[0].StudyInstanceUID),
+                source_series_uid=about.volume.series_instance_uid,
+                part=about.volume.part,
+                bundle=about.model.name,
+                prompt=about.model.prompt,
             )
         )
     return tuple(evidence)
 
 
-def _file_name(report: Report, kind: EvidenceKind, sop_instance_uid: str) -> str:
+def _file_name(about: Segmentation | Reading, kind: EvidenceKind, sop_instance_uid: str) -> str:
     """``BUNDLE-HASH.KIND.dcm``: our own names and hashes only."""
-    bundle = re.sub(r"[^A-Za-z0-9_]+", "-", report.segmentation.model.name)
+    bundle = re.sub(r"[^A-Za-z0-9_]+", "-", about.model.name)
     digest = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:16]
     return f"{bundle}-{digest}.{kind.lower()}.dcm"
 
@@ -81,7 +94,7 @@ def _write(dataset: Dataset, path: Path) -> None:
 
 
 def write_job(job: StudyJob) -> StudyJob:
-    """`job` with the files of every report; one that is refused doesn't stop the others."""
+    """`job` with the files of every report and reading; a refusal of one stops no other."""
     evidence: list[Evidence] = []
     refused: list[Refused] = []
     for report in job.reports:
@@ -89,4 +102,9 @@ def write_job(job: StudyJob) -> StudyJob:
             evidence += write_evidence(report, job.output_dir, job.recorded_at)
         except Refusal as refusal:
             refused.append(Refused(report.segmentation.volume.series_instance_uid, refusal.reason))
+    for reading in job.readings:
+        try:
+            evidence += write_reading(reading, job.output_dir, job.recorded_at)
+        except Refusal as refusal:
+            refused.append(Refused(reading.volume.series_instance_uid, refusal.reason))
     return replace(job, evidence=(*job.evidence, *evidence), refused=(*job.refused, *refused))

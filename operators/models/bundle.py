@@ -12,6 +12,7 @@ torch and monai are imported when the first bundle is loaded, not before.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pickle
 import zipfile
@@ -28,7 +29,7 @@ from operators.models.champion import Weights
 from operators.models.config_steps import Argmax
 from operators.models.feed import RAS_FROM_LPS, feed
 from operators.models.heads import HeadUnfit, boxes_in_patient, class_scores, detector_output
-from operators.models.inference_config import read_inference
+from operators.models.inference_config import PackageMissing, read_inference
 from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid
 from operators.models.run_block import Input, Output
 from operators.models.runtimes.interface import WHOLE, Serving, Subject
@@ -112,6 +113,9 @@ class LoadedBundle:
     ) -> None:
         if card.run.unfit:
             raise BundleUnfit(card.name, card.run.unfit)
+        for package in card.run.needs:
+            if importlib.util.find_spec(package.partition(".")[0]) is None:
+                raise PackageMissing(card.name, package)
         if weights is None:
             card.verify_weights()
         else:

@@ -162,14 +162,17 @@ def _balls(rng: np.random.Generator, shape: tuple[int, ...], unit: str) -> np.nd
 
 def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
     """A folder of links to the bundle, with a card and random weights; or why it can't be."""
-    import torch
     import yaml
-    from monai.bundle import ConfigParser
 
     from operators.models.config_steps import expand_steps
     from operators.models.inference_config import config_file, read_inference
     from operators.models.run_block import read_run
 
+    # Not by MONAI: what is no analysis need not wait for its import. JSON is YAML.
+    config = yaml.safe_load(config_file(folder).read_text(encoding="utf-8"))
+    content = outline_card(folder, config)
+    if content["run"].get("unfit"):
+        return scratch, content["run"]["unfit"]
     stand_in = scratch / folder.name
     (stand_in / "models").mkdir(parents=True)
     for item in folder.iterdir():
@@ -177,16 +180,14 @@ def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
             (stand_in / item.name).symlink_to(item.resolve())
     for item in (folder / "models").glob("*"):
         (stand_in / "models" / item.name).symlink_to(item.resolve())
-    config = dict(ConfigParser.load_config_file(str(config_file(folder))))
-    content = outline_card(folder, config)
-    if content["run"].get("unfit"):
-        return stand_in, content["run"]["unfit"]
     for key in ("preprocessing", "postprocessing"):
         if key in config:
             expand_steps(folder.name, config, key)
     content = outline_card(folder, config)
     if content["run"].get("unfit"):
         return stand_in, content["run"]["unfit"]
+    import torch
+
     _random_architecture(config, stand_in)
     (stand_in / "card.yaml").write_text("")
     torch.manual_seed(SEED)

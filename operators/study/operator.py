@@ -9,6 +9,7 @@ from typing import Any
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.job import StudyJob
+from operators.models.run_block import Channel
 from operators.study.choose import choose_marked
 from operators.study.read import read_drop
 from operators.study.select import Accepts, RoutedPair, select
@@ -63,11 +64,13 @@ class SeriesSelector(Operator):
         accepts_by_bundle: Mapping[str, Accepts],
         forced_bundle: str | None = None,
         routed: Collection[RoutedPair] | None = None,
+        channels_by_bundle: Mapping[str, tuple[Channel, ...]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.accepts_by_bundle = accepts_by_bundle
         self.forced_bundle = forced_bundle
         self.routed = routed
+        self.channels_by_bundle = channels_by_bundle
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -81,7 +84,11 @@ class SeriesSelector(Operator):
         """Ask every card about every series."""
         job: StudyJob = op_input.receive("job")
         matches, unmatched = select(
-            job.studies, self.accepts_by_bundle, self.forced_bundle, self.routed
+            job.studies,
+            self.accepts_by_bundle,
+            self.forced_bundle,
+            self.routed,
+            self.channels_by_bundle,
         )
         op_output.emit(replace(job, matches=matches, unmatched=unmatched), "matched")
 

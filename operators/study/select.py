@@ -23,6 +23,8 @@ from pydicom.uid import (
 
 from operators.errors import VolumeRefusal
 from operators.job import Match, Refused, Series, Study
+from operators.models.run_block import Channel
+from operators.study.channels import match_channels
 from operators.study.image_type import planar_type_of_series
 from operators.study.refusals import UnknownAcceptsKey
 from operators.volume.build import image_type, is_localizer
@@ -273,6 +275,7 @@ def select(
     accepts_by_bundle: Mapping[str, Accepts],
     forced_bundle: str | None = None,
     routed: Collection[RoutedPair] | None = None,
+    channels_by_bundle: Mapping[str, tuple[Channel, ...]] | None = None,
 ) -> tuple[tuple[Match, ...], tuple[Refused, ...]]:
     """Pair series with bundles.
 
@@ -286,11 +289,14 @@ def select(
         Only this bundle, and the body part is not asked.
     routed : collection of RoutedPair, optional
         Only these pairs; None: any. Not asked where a person forces a bundle.
+    channels_by_bundle : mapping, optional
+        Bundle name → its channels, where it takes several series.
 
     Returns
     -------
     matches : tuple of Match
-        By study, series and bundle; a series may match several bundles.
+        By study, series and bundle; a series may match several bundles. A bundle of
+        several channels matches a study once.
     unmatched : tuple of Refused
         Every series that matched none, with every bundle's reason.
     """
@@ -298,26 +304,59 @@ def select(
     if forced_bundle is not None:
         asked = {name: accepts for name, accepts in asked.items() if name == forced_bundle}
     open_ways = _open_ways(routed if forced_bundle is None else None)
+    several = channels_by_bundle or {}
     matches: list[Match] = []
     unmatched: list[Refused] = []
-    for series in (series for study in studies for series in study.series):
-        reasons = []
-        for name, accepts in sorted(asked.items()):
-            ask = open_ways(name, series.series_instance_uid)
-            if ask is None:
-                reasons.append(f"{name}: {NO_ROUTE}.")
-                continue
-            ask_body_part = ask and forced_bundle is None
-            said = explain_mismatch(series, accepts, ask_body_part=ask_body_part)
-            if said is None:
-                matches.append(Match(name, series))
-            else:
-                reasons.append(f"{name}: {said}.")
-        if not asked:
-            reasons.append(_no_bundle(forced_bundle, accepts_by_bundle))
-        if len(reasons) == max(len(asked), 1):
-            unmatched.append(Refused(series.series_instance_uid, " ".join(reasons)))
+
+    def mismatch(name: str, series: Series) -> str | None:
+        ask = open_ways(name, series.series_instance_uid)
+        if ask is None:
+            return NO_ROUTE
+        ask_body_part = ask and forced_bundle is None
+        return explain_mismatch(series, asked[name], ask_body_part=ask_body_part)
+
+    for study in studies:
+        found, serving, why = _by_channels(study, asked, several, mismatch)
+        for series in study.series:
+            reasons = []
+            for name in sorted(asked):
+                said = mismatch(name, series)
+                if said is None and name in several:
+                    said = why.get(name)
+                    if said is None and series.series_instance_uid not in serving[name]:
+                        said = "another series of the study is each of its channels"
+                    if said is None and found[name].series is series:
+                        matches.append(found[name])
+                elif said is None:
+                    matches.append(Match(name, series))
+                if said is not None:
+                    reasons.append(f"{name}: {said}.")
+            if not asked:
+                reasons.append(_no_bundle(forced_bundle, accepts_by_bundle))
+            if len(reasons) == max(len(asked), 1):
+                unmatched.append(Refused(series.series_instance_uid, " ".join(reasons)))
     return tuple(matches), tuple(unmatched)
+
+
+def _by_channels(
+    study: Study,
+    asked: Collection[str],
+    several: Mapping[str, tuple[Channel, ...]],
+    mismatch: Callable[[str, Series], str | None],
+) -> tuple[dict[str, Match], dict[str, set[str]], dict[str, str]]:
+    """Of bundles of several channels: the match, the UIDs of its series, or why there is none."""
+    found: dict[str, Match] = {}
+    serving: dict[str, set[str]] = {}
+    why: dict[str, str] = {}
+    for name in sorted(set(asked) & set(several)):
+        candidates = [series for series in study.series if mismatch(name, series) is None]
+        result = match_channels(name, candidates, several[name])
+        if isinstance(result, Match):
+            found[name] = result
+            serving[name] = {series.series_instance_uid for series in result.channels}
+        else:
+            why[name] = result
+    return found, serving, why
 
 
 def _open_ways(routed: Collection[RoutedPair] | None) -> Callable[[str, str], bool | None]:

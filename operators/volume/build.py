@@ -22,6 +22,7 @@ from pydicom.uid import (
 from operators.errors import ModelRefusal, VolumeRefusal
 from operators.job import Instance, Match, QualityFlag, Refused, Series, Unit, Volume
 from operators.study.image_type import planar_type_of_series
+from operators.volume.channels import stack_channels
 from operators.volume.geometry import (
     Planes,
     affine_from_planes,
@@ -127,22 +128,35 @@ def build_matched(
     built: dict[tuple[str, str], tuple[Volume, ...]] = {}
     refused: dict[tuple[str, str], Refused] = {}
     volumes: list[Volume] = []
-    for match in matches:
-        uid = match.series.series_instance_uid
+
+    def build(series: Series) -> tuple[Volume, ...]:
+        uid = series.series_instance_uid
         # Broken senders reuse a Series Instance UID in another patient's study.
-        key = str(match.series.instances[0].header.StudyInstanceUID), uid
+        key = str(series.instances[0].header.StudyInstanceUID), uid
         if key not in built:
             try:
-                built[key] = _build(match.series, choice)
+                built[key] = _build(series, choice)
             except (VolumeRefusal, ModelRefusal) as refusal:
                 if choice is not None and isinstance(refusal, ModelRefusal):
                     raise  # a person asked for this one thing
                 built[key], refused[key] = (), Refused(uid, refusal.reason)
+        return built[key]
+
+    apart: list[Refused] = []
+    for match in matches:
+        made = build(match.series)
+        if match.channels:
+            parts = [build(series) for series in match.channels]
+            try:
+                made = (stack_channels(parts),) if all(parts) else ()
+            except VolumeRefusal as refusal:
+                made = ()
+                apart.append(Refused(match.series.series_instance_uid, refusal.reason))
         volumes += [
             replace(volume, bundle=match.bundle, quality=(*volume.quality, *remarks))
-            for volume in built[key]
+            for volume in made
         ]
-    return tuple(volumes), tuple(refused.values())
+    return tuple(volumes), (*refused.values(), *apart)
 
 
 def _build(series: Series, choice: PlanarChoice | None) -> tuple[Volume, ...]:

@@ -1,0 +1,201 @@
+"""Planes, boxes, classes and several series through the whole graph, from DICOM to DICOM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom import sr
+from pydicom import dcmread
+
+from app.graph import analyse
+from operators.evidence.result import write_result
+from operators.models.card import load_cards
+from operators.models.warm import WarmModels
+from tests import shapes
+from tests.series import centred_grid, oblique, write_ct_series
+from tests.validators import dciodvfy_errors, pixelmed_sr_errors, segments_by_dcmqi
+
+SHAPE_ZYX = (10, 26, 22)
+AFFINE = centred_grid(SHAPE_ZYX, (2.5, 0.8, 1.3), oblique(23, -14))
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A store with the one bundle that the test names."""
+
+    def of(make, **arguments) -> WarmModels:
+        make(tmp_path / "store" / make.__name__, **arguments)
+        return WarmModels(load_cards([tmp_path / "store"]))
+
+    return of
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(3).normal(150, 200, SHAPE_ZYX).round().astype(np.int16)
+
+
+def run(models: WarmModels, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    done = analyse(tmp_path / "in", tmp_path / "out", "20260102030405", models=models)
+    return done, write_result(done)
+
+
+def series(tmp_path: Path, array: np.ndarray, affine=AFFINE, name="series", **attributes):
+    def edit(header, _k):
+        for keyword, value in attributes.items():
+            setattr(header, keyword, value)
+
+    write_ct_series(
+        tmp_path / "in" / name, array, affine, body_part="PHANTOM", series=name, edit=edit
+    )
+
+
+def test_overlapping_segments_are_written_and_measured_each_for_itself(tmp_path, models, noise):
+    series(tmp_path, noise)
+
+    done, result = run(models(shapes.planes), tmp_path)
+
+    assert not done.refused
+    seg_file, sr_file = (item.path for item in done.evidence)
+    points = segments_by_dcmqi(seg_file, tmp_path / "dcmqi")
+    for number, cut in enumerate(shapes.CUTS, start=1):
+        assert len(points[number]) == (noise > cut).sum()
+        finding = result["results"][0]["findings"][number - 1]
+        assert finding["voxels"] == (noise > cut).sum()
+        assert finding["mean"] == pytest.approx(noise[noise > cut].mean())
+    seg = dcmread(seg_file)
+    assert seg.SegmentsOverlap == "YES"
+    assert not dciodvfy_errors(seg_file) and not pixelmed_sr_errors(sr_file)
+
+
+def test_a_box_is_a_region_on_the_slice_through_its_middle(tmp_path, models):
+    array = np.full(SHAPE_ZYX, -900, np.int16)
+    array[2:7, 10:18, 6:9] = 500
+    series(tmp_path, array)
+
+    done, result = run(models(shapes.detector), tmp_path)
+
+    (reading,) = result["readings"]
+    (box,) = reading["boxes"]
+    assert (box["label"], box["severity"], box["confidence"]) == ("Nodule", "NOT_ASSESSED", None)
+    np.testing.assert_allclose(
+        box["centre_lps_mm"], (AFFINE @ (7.0, 13.5, 4.0, 1.0))[:3], atol=1e-3
+    )
+    (item,) = done.evidence
+    report = sr.srread(item.path)
+    (group,) = report.content.get_planar_roi_measurement_groups()
+    region = group.roi
+    expected = [(6, 10), (9, 10), (9, 18), (6, 18), (6, 10)]
+    points = np.array(region.value)
+    assert {tuple(p) for p in points.round(2)} == {tuple(map(float, p)) for p in expected}
+    slices = dict(enumerate(done.volumes[0].source_sop_uids))
+    source = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert source == slices[4]
+    assert "no probability" in item.path.read_bytes().decode("latin1")
+    assert not pixelmed_sr_errors(item.path) and not dciodvfy_errors(item.path)
+
+
+def test_a_detector_that_finds_nothing_reports_so(tmp_path, models):
+    series(tmp_path, np.full(SHAPE_ZYX, -900, np.int16))
+
+    done, result = run(models(shapes.detector), tmp_path)
+
+    assert result["readings"][0]["boxes"] == [] and len(done.evidence) == 1
+    text = done.evidence[0].path.read_bytes().decode("latin1")
+    assert "Looked for and not found: Nodule." in text
+    assert not pixelmed_sr_errors(done.evidence[0].path)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_class_has_a_confidence_only_from_a_measured_operating_point(tmp_path, models, measured):
+    series(tmp_path, np.full(SHAPE_ZYX, 70, np.int16))
+    point = {"threshold": 0.6, "sensitivity": 0.9, "specificity": 0.8, "data": "a set", "n": 99}
+    extra = {"operating_point": point} if measured else {}
+
+    done, result = run(models(shapes.classifier, **extra), tmp_path)
+
+    (said,) = result["readings"][0]["classes"]
+    expected = 1 / (1 + np.exp(-(70 - shapes.CLASS_CUT) / 10))
+    assert (said["label"], said["severity"]) == ("Dense", "NOT_ASSESSED")
+    assert said["scores"]["dense"] == pytest.approx(expected, rel=1e-4)
+    assert said["confidence"] == (pytest.approx(expected, rel=1e-4) if measured else None)
+    assert not pixelmed_sr_errors(done.evidence[0].path)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+
+
+def test_two_series_of_one_study_are_two_channels(tmp_path, models, noise):
+    late, early = noise, np.roll(noise, 4, axis=1)
+    series(tmp_path, late, name="b", SeriesDescription="Liver LATE 5mm")
+    series(tmp_path, early, name="a", SeriesDescription="Liver early 5mm")
+    series(tmp_path, early, name="c", SeriesDescription="Liver plain")
+
+    done, _ = run(models(shapes.channels), tmp_path)
+
+    (found,) = done.segmentations
+    np.testing.assert_array_equal(found.labels, late > early)
+    assert [entry.reason for entry in done.unmatched] == [
+        "channels: another series of the study is each of its channels."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "why"),
+    [
+        (["late"], "no series of the study is its channel early"),
+        (["late", "early", "early 2"], "2 series could be its channel early"),
+        (["late", "latest early"], None),
+    ],
+)
+def test_a_channel_that_is_missing_or_ambiguous_stops_the_bundle(
+    tmp_path, models, noise, descriptions, why
+):
+    for number, said in enumerate(descriptions):
+        series(tmp_path, noise, name=f"s{number}", SeriesDescription=said)
+
+    done, _ = run(models(shapes.channels), tmp_path)
+
+    assert len(done.segmentations) == (why is None)
+    if why is not None:
+        assert all(why in entry.reason for entry in done.unmatched)
+
+
+def test_channels_of_two_frames_of_reference_are_refused(tmp_path, models, noise):
+    series(tmp_path, noise, name="a", SeriesDescription="late")
+    series(tmp_path, noise, name="b", SeriesDescription="early", FrameOfReferenceUID="2.25.99")
+
+    done, _ = run(models(shapes.channels), tmp_path)
+
+    (refused,) = done.refused
+    assert refused.reason.startswith("RL-1444") and not done.segmentations
+
+
+def test_a_channel_on_another_oblique_grid_is_moved_to_the_first_ones(tmp_path, models):
+    """Both series show one linear field, which linear interpolation keeps exactly."""
+    slope = np.array([1.5, -2.0, 3.0])
+    other_shape = (16, 40, 36)
+    other = centred_grid(other_shape, (2.0, 1.0, 1.0), oblique(-10, 8))
+
+    def field(shape, affine, offset):
+        k, j, i = np.indices(shape)
+        at = np.stack([i, j, k], axis=-1) @ affine[:3, :3].T + affine[:3, 3]
+        return np.rint((at @ slope + offset) * 10).astype(np.int16)
+
+    late, early = field(SHAPE_ZYX, AFFINE, 0.0), field(other_shape, other, -2.0)
+    uid = "2.25.7"
+    series(tmp_path, late, name="a", SeriesDescription="late", FrameOfReferenceUID=uid)
+    series(tmp_path, early, other, name="b", SeriesDescription="early", FrameOfReferenceUID=uid)
+
+    done, _ = run(models(shapes.channels), tmp_path)
+
+    assert not done.refused
+    (volume,) = done.volumes
+    (moved,) = volume.channels
+    inside = moved != -1024
+    assert inside.mean() > 0.9
+    k, j, i = np.nonzero(inside)
+    np.testing.assert_allclose(moved[k, j, i], late[k, j, i] - 20.0, atol=1.1)
+    assert any(flag.name == "channel" and "resampled" in flag.text for flag in volume.quality)
