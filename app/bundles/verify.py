@@ -24,9 +24,7 @@ from operators.errors import Refusal
 from operators.models.trial import Outcome, Trial
 
 POLL_S = 0.2
-_MISSING = re.compile(
-    r"(?:No module named|required package) ['`\"]([A-Za-z0-9_]+)|import ([a-z_]+)(?:\.[\w.]+)? \("
-)
+_MISSING = re.compile(r"(?:No module named|required package) ['`\"](\w+)")
 
 
 class NoZoo(Refusal):
@@ -198,8 +196,7 @@ def _reason(complained: str, code: int) -> tuple[Outcome, str]:
     """What an exception's last line comes to."""
     package = _MISSING.search(complained)
     if package and ("OptionalImportError" in complained or "ModuleNotFoundError" in complained):
-        name = package[1] or package[2]
-        return "not here", f"needs the Python package '{name}'"
+        return "not here", f"needs the Python package '{package[1]}'"
     last = (complained.strip().splitlines() or [f"exit code {code}"])[-1]
     return "failed", last[:200]
 

@@ -83,8 +83,8 @@ def missing_package(error: BaseException | None) -> str | None:
         if isinstance(error, ModuleNotFoundError) and error.name:
             return error.name.partition(".")[0]
         if type(error).__name__ == "OptionalImportError":
-            found = re.search(r"(?:import|No module named) '?([A-Za-z0-9_]+)", str(error))
-            return found[1] if found else "?"
+            found = re.search(r"No module named '(\w+)|from (\w+)|import (\w+)", str(error))
+            return next(filter(None, found.groups())) if found else "?"
         error = error.__cause__ or error.__context__
     return None
 
