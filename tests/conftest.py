@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NO_ZOO = "RADLOOP_ZOO is not set"
+ZOO_VARIABLE = "RADLOOP_ZOO"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +26,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput") or reporter is None:
         return  # only the controller has seen every report
     skipped = [
-        report for report in reporter.stats.get("skipped", []) if NO_ZOO not in str(report.longrepr)
+        report
+        for report in reporter.stats.get("skipped", [])
+        if ZOO_VARIABLE not in str(report.longrepr)
     ]
     if os.environ.get("RADLOOP_REQUIRE_ALL") and skipped:
         reporter.write_line(f"RADLOOP_REQUIRE_ALL is set and {len(skipped)} tests were skipped")
@@ -45,9 +47,9 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def zoo_dir() -> Path:
     """Checkout of the MONAI model zoo named by RADLOOP_ZOO; skips where it is unset."""
-    root = os.environ.get("RADLOOP_ZOO")
+    root = os.environ.get(ZOO_VARIABLE)
     if not root:
-        pytest.skip(f"{NO_ZOO}: this test needs a checkout of Project-MONAI/model-zoo")
+        pytest.skip(f"{ZOO_VARIABLE} is not set: no checkout of Project-MONAI/model-zoo")
     return Path(root)
 
 

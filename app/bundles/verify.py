@@ -106,6 +106,7 @@ def verify(
     limits: Limits,
     progress: Callable[[int, int], None] = lambda done, of: None,
     kept: Path | None = None,
+    cards: Path | None = None,
 ) -> list[Trial]:
     """One trial after the other.
 
@@ -120,6 +121,8 @@ def verify(
     kept : Path or None
         File that gets a line of JSON as each trial ends; a bundle that is in it already is
         not tried again, so that a run that was stopped goes on where it was.
+    cards : Path or None
+        Zoo cards, see `operators.models.trial.try_bundle`.
     """
     done: dict[str, Trial] = {}
     if kept is not None and kept.is_file():
@@ -130,7 +133,7 @@ def verify(
         progress(number, len(folders))
         trial = done.get(folder.name)
         if trial is None:
-            trial = run_trial(folder, limits)
+            trial = run_trial(folder, limits, cards)
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(trial)) + "\n")
@@ -139,10 +142,11 @@ def verify(
     return trials
 
 
-def run_trial(folder: Path, limits: Limits) -> Trial:
+def run_trial(folder: Path, limits: Limits, cards: Path | None = None) -> Trial:
     """The trial of one bundle in a process that is stopped at its limits."""
     started = time.monotonic()
     command = [sys.executable, "-W", "ignore", "-m", "operators.models.trial", str(folder)]
+    command += [] if cards is None else [str(cards)]
     # No bundle may ask the network for anything, nor find a GPU that others use.
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

@@ -51,7 +51,7 @@ def verify(
 
     Example: radloop bundles verify --zoo model-zoo --markdown
     """
-    from app.bundle_folders import bundle_folders
+    from app.bundle_folders import ZOO_CARDS, bundle_folders
     from app.bundles.verify import Limits, NoSuchBundle, as_markdown, zoo_bundles, zoo_commit
     from app.bundles.verify import as_json as in_json
     from app.bundles.verify import verify as verify_all
@@ -68,7 +68,7 @@ def verify(
             raise NoSuchBundle(name, sorted(cards))
         folders = [card.folder for key, card in sorted(cards.items()) if name in (None, key)]
     with counted("bundles", quiet=as_json) as progress:
-        trials = verify_all(folders, Limits(seconds, memory_mb), progress, keep)
+        trials = verify_all(folders, Limits(seconds, memory_mb), progress, keep, ZOO_CARDS)
     if as_json:
         typer.echo(in_json(trials, commit))
     elif markdown:

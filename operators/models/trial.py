@@ -4,7 +4,7 @@ It says whether radloop can run the bundle, not whether the bundle is right. The
 bundle's folder is not written to: what is missing (card, weights) goes into a
 temporary folder of links to its files.
 
-Run as ``python -m operators.models.trial FOLDER`` it prints one line of JSON;
+Run as ``python -m operators.models.trial FOLDER [CARDS]`` it prints one line of JSON;
 `radloop bundles verify` starts it so, in a process that it can stop.
 """
 
@@ -61,16 +61,19 @@ class Trial:
     seconds: float
 
 
-def try_bundle(folder: Path) -> Trial:
+def try_bundle(folder: Path, cards: Path | None = None) -> Trial:
     """Instantiate a bundle from its own config and run it once through `LoadedBundle`.
 
-    With a card it runs as installed, with its own weights; without one (a checkout of
-    the zoo) with random weights.
+    With a card in its folder it runs as installed, with its own weights; without one (a
+    checkout of the zoo) with random weights.
 
     Parameters
     ----------
     folder : Path
         The bundle; read only.
+    cards : Path or None
+        Folder of zoo cards by bundle name: how to run it. One that has none gets a card
+        that is read off its config (`outline_card`).
 
     Raises
     ------
@@ -97,7 +100,7 @@ def try_bundle(folder: Path) -> Trial:
                 if card.prompted:
                     return trial("not here", "waits for a box: `radloop segment`")
             else:
-                stand_in, unfit = _stand_in(folder, Path(scratch))
+                stand_in, unfit = _stand_in(folder, Path(scratch), cards)
                 if unfit:
                     return trial("not here", unfit)
                 card = load_card(stand_in)
@@ -160,7 +163,7 @@ def _balls(rng: np.random.Generator, shape: tuple[int, ...], unit: str) -> np.nd
     return array + rng.normal(0, 20, shape).astype(np.float32)
 
 
-def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
+def _stand_in(folder: Path, scratch: Path, cards: Path | None) -> tuple[Path, str]:
     """A folder of links to the bundle, with a card and random weights; or why it can't be."""
     import yaml
 
@@ -170,7 +173,7 @@ def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
 
     # Not by MONAI: what is no analysis need not wait for its import. JSON is YAML.
     config = yaml.safe_load(config_file(folder).read_text(encoding="utf-8"))
-    content = outline_card(folder, config)
+    content = _card_content(folder, config, cards)
     if content["run"].get("unfit"):
         return scratch, content["run"]["unfit"]
     stand_in = scratch / folder.name
@@ -183,7 +186,7 @@ def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
     for key in ("preprocessing", "postprocessing"):
         if key in config:
             expand_steps(folder.name, config, key)
-    content = outline_card(folder, config)
+    content = _card_content(folder, config, cards)
     if content["run"].get("unfit"):
         return stand_in, content["run"]["unfit"]
     import torch
@@ -192,13 +195,27 @@ def _stand_in(folder: Path, scratch: Path) -> tuple[Path, str]:
     (stand_in / "card.yaml").write_text("")
     torch.manual_seed(SEED)
     inference = read_inference(stand_in, read_run(content["run"]))
-    weights = stand_in / "models" / (inference.checkpoint_name or "model.pt")
+    said = Path(content["weights"]["file"]).name
+    known = cards is not None and (cards / folder.name).is_dir()
+    # A card of ours that names other weights than the config is to be found out.
+    weights = stand_in / "models" / (said if known else inference.checkpoint_name or said)
     weights.unlink(missing_ok=True)
     torch.save(inference.network.state_dict(), weights)
     content["weights"]["file"] = f"models/{weights.name}"
     content["weights"]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     (stand_in / "card.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return stand_in, ""
+
+
+def _card_content(folder: Path, config: dict[str, Any], cards: Path | None) -> dict[str, Any]:
+    """Our card of the bundle where there is one; else one that is read off its config."""
+    from operators.models.card import read_content
+
+    if cards is None or not (cards / folder.name / "card.yaml").is_file():
+        return outline_card(folder, config)
+    content = read_content(cards / folder.name)
+    content.setdefault("run", {})
+    return content
 
 
 def _random_architecture(config: dict[str, Any], stand_in: Path) -> None:
@@ -241,12 +258,12 @@ def _told(result: Segmentation | Reading) -> str:
     return f"{found} of {len(result.segments)} segments on the source grid"
 
 
-def main(folder: str) -> None:
+def main(folder: str, cards: str | None = None) -> None:
     """Print the trial of one folder as JSON, as the last line."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # small volumes: the CPU is enough
-    trial = try_bundle(Path(folder))
+    trial = try_bundle(Path(folder), None if cards is None else Path(cards))
     sys.stdout.write(json.dumps(asdict(trial)) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])
