@@ -12,7 +12,7 @@ OHIF_TARBALL ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
   libpixelmed-java pixelmed-apps default-jre-headless chromium postgresql
 
-.PHONY: help setup system weights ohif viewer-build demo test test-fast chaos lint format bench lock train evaluate atlas data clean
+.PHONY: help setup system weights peers ohif viewer-build demo test test-fast vit-full chaos lint format bench lock train evaluate atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,12 @@ system:  ## Install Orthanc, Chromium, dcmtk and the DICOM validators with apt-g
 weights: setup  ## Fetch the weights that don't come with radloop (39 MB, once)
 	@$(BIN)/radloop bundles fetch medsam_lite || echo "Without them 'radloop segment' can't run and its tests are skipped."
 
+PEERS := transformers|tokenizers|huggingface-hub|safetensors|regex
+
+peers: setup  ## Packages that only tests compare with, into var/peers (100 MB, once; apart from .venv)
+	@test -e var/peers/.installed || { $(BIN)/python -m pip install --quiet --no-deps --upgrade --target var/peers \
+	  $$(grep -E '^($(PEERS))==' constraints.txt) && touch var/peers/.installed; } || echo "Without them the tests that compare with transformers are skipped."
+
 ohif: setup  ## Fetch the OHIF viewer from npm into var/ohif (50 MB, once; OHIF_TARBALL=file: offline)
 	@$(BIN)/python -m app.viewer.fetch --to var/ohif $(if $(OHIF_TARBALL),--tarball '$(OHIF_TARBALL)')
 
@@ -49,11 +55,14 @@ viewer-build: setup
 demo: setup system weights viewer-build  ## Make a patient, send it, show SEG, SR and overlays (STUDY=dir: your own; LOOP=1: learn too)
 	$(BIN)/radloop demo $(if $(STUDY),--study '$(STUDY)') $(if $(LOOP),--loop)
 
-test: setup system weights viewer-build  ## Run all tests (RADLOOP_DATA names the folder of real images)
+test: setup system weights peers viewer-build  ## Run all tests (RADLOOP_DATA names the folder of real images)
 	$(BIN)/python -m pytest -n auto
 
-test-fast: setup weights  ## Run the tests that need no server
+test-fast: setup weights peers  ## Run the tests that need no server
 	$(BIN)/python -m pytest -n auto --ignore tests/e2e
+
+vit-full: setup peers  ## Compare ViT-B at its full size with transformers (minutes, 4 GB)
+	$(BIN)/python -m tests.operators.vit_full
 
 chaos: setup system  ## Kill service, listener, worker and Orthanc 200 times at random (RADLOOP_CHAOS_SEED repeats a run)
 	RADLOOP_CHAOS_KILLS=$${RADLOOP_CHAOS_KILLS:-200} $(BIN)/python -m pytest -s tests/e2e/test_chaos.py

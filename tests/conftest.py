@@ -60,3 +60,12 @@ def medsam_weights() -> Path:
     if not file.is_file():
         pytest.skip("the weights of medsam_lite are not here: make weights")
     return file
+
+
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    """Folder of packages that only tests compare with; skips where it was not made."""
+    folder = Path(__file__).parent.parent / "var" / "peers"
+    if not (folder / "transformers").is_dir():
+        pytest.skip("the packages to compare with are not here: make peers")
+    return folder

@@ -14,7 +14,6 @@ import yaml
 
 from operators.errors import ModelRefusal
 from operators.job import ModelIdentity, QualityFlag, Segmentation, Volume
-from operators.models.bundle import WeightsUnfit
 from operators.models.card import Card
 from operators.models.medsam.networks import NETWORKS, build_network
 from operators.models.medsam.parts import modules_of, take_over
@@ -101,10 +100,12 @@ class LoadedMedSam:
     def __init__(self, card: Card, exports: Path | None = None) -> None:
         import torch
 
+        from operators.models.medsam.weights import load_weights
+
         card.verify_weights()
         self.card = card
         config_file = card.folder / "configs" / "inference.yaml"
-        target, self._crop_rule, self._follow_rule = _read_config(
+        target, self._crop_rule, self._follow_rule = read_config(
             card.name, config_file.read_bytes()
         )
         self._config_sha256 = hashlib.sha256(
@@ -112,12 +113,7 @@ class LoadedMedSam:
         ).hexdigest()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = build_network(target)
-        try:
-            network.load_state_dict(
-                torch.load(card.weights_file, map_location="cpu", weights_only=True)
-            )
-        except (RuntimeError, AttributeError, TypeError, EOFError) as error:
-            raise WeightsUnfit(card.name, str(error).splitlines()[0]) from error
+        load_weights(card.name, network, card.weights_file)
         self._side = network.PICTURE_SIDE
         # Channels last takes a third off the convolutions on a CPU.
         self._network = network.to(self._device).eval()
@@ -337,7 +333,7 @@ class LoadedMedSam:
         )
 
 
-def _read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]:
+def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]:
     """Which of `NETWORKS`, and its rules."""
     try:
         content: dict[str, Any] = yaml.safe_load(config)

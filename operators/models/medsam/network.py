@@ -1,4 +1,4 @@
-"""LiteMedSAM: the three parts put together, with the names of the published weights."""
+"""SAM's three parts put together, with the names of the published weights; LiteMedSAM."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from torch import Tensor, nn
 
 from operators.models.medsam.decoder import MaskDecoder
 from operators.models.medsam.encoder import ImageEncoder
-from operators.models.medsam.prompt import PICTURE_SIDE, PromptEncoder
+from operators.models.medsam.prompt import PromptEncoder
 
 
-class LiteMedSam(nn.Module):
-    """Picture and prompt to mask.
+class Sam(nn.Module):
+    """Picture and prompt to mask; what differs from network to network is the encoder.
 
-    Examples
-    --------
-    >>> network = LiteMedSam().eval()
-    >>> embedding = network.encode(torch.zeros(1, 3, 256, 256))
-    >>> logits, iou = network.decode(embedding, torch.tensor([[60.0, 60.0, 200.0, 180.0]]))
-    >>> logits.shape, iou.shape
-    (torch.Size([1, 256, 256]), torch.Size([1]))
+    Parameters
+    ----------
+    image_encoder : torch.nn.Module
+        Pictures to embeddings (n, 256, 64, 64).
+    picture_side : int
+        Rows and columns of its pictures.
     """
 
-    PICTURE_SIDE = PICTURE_SIDE
-
-    def __init__(self) -> None:
+    def __init__(self, image_encoder: nn.Module, picture_side: int) -> None:
         super().__init__()
-        self.image_encoder = ImageEncoder()
-        self.prompt_encoder = PromptEncoder()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = PromptEncoder(picture_side)
         self.mask_decoder = MaskDecoder()
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Embeddings (n, 256, 64, 64) of pictures (n, 3, 256, 256) with values 0 to 1."""
+        """Embeddings (n, 256, 64, 64) of pictures (n, 3, side, side) with values 0 to 1."""
         return self.image_encoder(pictures)
 
     def decode(
@@ -50,7 +47,7 @@ class LiteMedSam(nn.Module):
         embedding : torch.Tensor, shape (1 or n, 256, 64, 64)
             Of `encode`.
         boxes : torch.Tensor or None, shape (n, 4), float32
-            x0, y0, x1, y1: pixel edges on the 256 x 256 picture, the far corner one
+            x0, y0, x1, y1: pixel edges on the picture, the far corner one
             past the last pixel.
         points : torch.Tensor or None, shape (n, p, 2), float32
             x, y on the picture. Boxes or points must be given.
@@ -82,3 +79,21 @@ class LiteMedSam(nn.Module):
     def forward(self, pictures: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Encode and decode: one box on each picture."""
         return self.decode(self.encode(pictures), boxes)
+
+
+class LiteMedSam(Sam):
+    """SAM with a TinyViT, for pictures of 256 x 256.
+
+    Examples
+    --------
+    >>> network = LiteMedSam().eval()
+    >>> embedding = network.encode(torch.zeros(1, 3, 256, 256))
+    >>> logits, iou = network.decode(embedding, torch.tensor([[60.0, 60.0, 200.0, 180.0]]))
+    >>> logits.shape, iou.shape
+    (torch.Size([1, 256, 256]), torch.Size([1]))
+    """
+
+    PICTURE_SIDE = 256
+
+    def __init__(self) -> None:
+        super().__init__(ImageEncoder(), self.PICTURE_SIDE)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 NETWORKS = {
     "operators.models.medsam.network.LiteMedSam": "LiteMedSAM, pictures of 256 x 256",
+    "operators.models.medsam.vit.MedSamVit": "SAM with ViT-B, pictures of 1024 x 1024",
 }
 
 

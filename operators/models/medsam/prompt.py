@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from operators.models.medsam.encoder import EMBEDDING_CHANNELS, LayerNorm2d
 
-PICTURE_SIDE = 256
 EMBEDDING_SIDE = 64
 _POINT_KINDS = 4  # background, foreground, first and second corner of a box
 _INSIDE, _FIRST_CORNER = 1, 2
@@ -43,10 +42,17 @@ class FourierPosition(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Prompts to tokens, and the position of each place of an embedding."""
+    """Prompts to tokens, and the position of each place of an embedding.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    picture_side : int
+        Rows and columns of the picture that prompts are drawn on.
+    """
+
+    def __init__(self, picture_side: int) -> None:
         super().__init__()
+        self.picture_side = picture_side
         self.pe_layer = FourierPosition()
         self.point_embeddings = nn.ModuleList(
             nn.Embedding(1, EMBEDDING_CHANNELS) for _ in range(_POINT_KINDS)
@@ -69,14 +75,14 @@ class PromptEncoder(nn.Module):
         Parameters
         ----------
         boxes : torch.Tensor, shape (n, 4), float32
-            x0, y0, x1, y1 in pixels of the 256 x 256 picture.
+            x0, y0, x1, y1 in pixels of the picture.
 
         Returns
         -------
         torch.Tensor, shape (n, 2, 256)
         """
         # SAM adds half a pixel to every coordinate; the weights are used to it.
-        corners = (boxes.view(-1, 2, 2) + 0.5) / PICTURE_SIDE
+        corners = (boxes.view(-1, 2, 2) + 0.5) / self.picture_side
         first = torch.zeros(1, dtype=torch.long, device=boxes.device)
         kinds = torch.cat([embed(first) for embed in self.point_embeddings[_FIRST_CORNER:]])
         return self.pe_layer(corners) + kinds
@@ -98,7 +104,7 @@ class PromptEncoder(nn.Module):
         first = torch.zeros(1, dtype=torch.long, device=points.device)
         outside, within = (embed(first) for embed in self.point_embeddings[: _INSIDE + 1])
         kinds = torch.where(inside[..., None], within, outside)
-        return self.pe_layer((points + 0.5) / PICTURE_SIDE) + kinds
+        return self.pe_layer((points + 0.5) / self.picture_side) + kinds
 
     def no_point(self, count: int) -> Tensor:
         """What stands for the missing box after points, shape (count, 1, 256)."""
