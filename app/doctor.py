@@ -215,7 +215,7 @@ def _decoders() -> Iterator[Check]:
 
 def _bundles() -> Iterator[Check]:
     from app.bundle_folders import bundle_folders
-    from operators.models.card import WeightsNotFetched, load_card
+    from operators.models.card import WeightsNotFetched, WeightsNotImported, load_card, with_pin
 
     purpose = "a network, its card and weights that match their sha256"
     remedy = "install radloop again, or mend what is named; `radloop bundles list`"
@@ -226,10 +226,13 @@ def _bundles() -> Iterator[Check]:
         yield Check("bundles", "missing", True, "none installed", purpose, remedy)
     for folder in folders:
         try:
-            card = load_card(folder)
+            card = with_pin(load_card(folder), bundle_folders())
             card.verify_weights()
             found = f"{card.version}, sha256 {card.weights_sha256[:12]}"
             yield Check(f"bundle {folder.name}", "ok", True, found, purpose)
+        except WeightsNotImported as error:
+            bring = f"radloop bundles import-weights {folder.name} FILE"
+            yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, bring)
         except WeightsNotFetched as error:
             fetch = f"radloop bundles fetch {folder.name}"
             yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, fetch)

@@ -46,6 +46,18 @@ class NeedsBox(ModelRefusal):
         )
 
 
+class RunsByItself(ModelRefusal):
+    """A box was given to a bundle that takes none."""
+
+    code = "RL-1911"
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(
+            f"bundle '{bundle}' takes no box, it runs by itself: "
+            f"`radloop run STUDY --bundle {bundle}`. `radloop bundles list` says which take one."
+        )
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a person wants segmented.
@@ -275,11 +287,16 @@ def segment(
     ------
     BundleUnknown, WeightsMissing
         The bundle is not installed, or its weights are not.
+    RunsByItself
+        The bundle is not prompted.
     Refusal
         The series or the slice can't be told, or no mark fits it; nothing is written
         then.
     """
-    models.card(asked.bundle).verify_weights()  # before a large study is read
+    card = models.card(asked.bundle)
+    if not card.prompted:
+        raise RunsByItself(asked.bundle)
+    card.verify_weights()  # before a large study is read
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
     return _run(job, models, asked, progress)
 

@@ -91,5 +91,7 @@ def known_bundles(folders: Iterable[Path], zoo: Path) -> dict[str, Known]:
 
 
 def _state(card: Card) -> State:
+    if card.pin is not None:
+        return "installed" if card.pin.published else "unverified"
     record = read_record(card.folder)
     return "installed" if record is None or record["publisher_hash"] == "matches" else "unverified"

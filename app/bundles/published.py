@@ -24,6 +24,7 @@ from app.bundles.download import PAUSE, Wanted, client, download
 from app.bundles.fetch_refusals import AreaUnfit, FetchBusy, NotFetchable
 from app.bundles.install import Imported, check_licence, import_bundle, read_record
 from app.bundles.known import hindrance
+from app.bundles.site_weights import ImportedWeights, import_weights
 from app.bundles.unpack import single_folder, unpack
 from operators.errors import ModelRefusal
 from operators.models.card import Card, Published, PublishedFile, load_card
@@ -107,6 +108,52 @@ def fetch_published(
             return done
     except OSError as error:
         raise AreaUnfit(place.store.parent, error.strerror or type(error).__name__) from error
+
+
+def fetch_site_weights(
+    card: Card,
+    store: Path,
+    *,
+    mirror: str | None = None,
+    replace: bool = False,
+    told: ToldFile = lambda name, done, total: None,
+    pause: wait_base = PAUSE,
+) -> ImportedWeights:
+    """Download the weights of a prompted bundle that comes without, and import them.
+
+    Parameters
+    ----------
+    card : Card
+        Names the file; with what was pinned before.
+    store : Path
+        Folder of imported bundles.
+    mirror : str or None
+        Asked instead of the publisher: a server's folder that holds ``NAME/models/…``.
+    replace : bool
+        As for `import_weights`.
+    told, pause
+        As for `fetch_published`.
+
+    Raises
+    ------
+    PublishedRefusal
+        See `app.bundles.fetch_refusals`.
+    ModelRefusal
+        What was downloaded can't be used, see `import_weights`.
+    """
+    if card.published is None or not card.published.files:
+        raise NotFetchable(card.name, "its card names no file of a publisher")
+    entry = card.published.files[0]
+    try:
+        with _area(card.name, store) as area, client() as http:
+            file = area / Path(entry.path).name
+            wanted = _wanted(card.name, entry, file, mirror, f"{card.name}/{entry.path}")
+            download(wanted, http, lambda done, total: told(file.name, done, total), pause)
+            done = import_weights(card, file, store, replace=replace)
+            shutil.rmtree(area)
+            return done
+    except OSError as error:
+        raise AreaUnfit(store.parent, error.strerror or type(error).__name__) from error
 
 
 def _already_there(name: str, published: Published, store: Path) -> Imported | None:

@@ -21,6 +21,7 @@ from app.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from app.bundles.install import Imported
+    from app.bundles.site_weights import ImportedWeights
     from operators.models.card import Card
 
 ACCEPT = typer.Option(
@@ -131,6 +132,47 @@ def _say_imported(done: Imported, *, as_json: bool) -> None:
         typer.echo(f"left out: {file} (TorchScript is a program, not weights)")
 
 
+@bundles.command("import-weights")
+def import_weights_(
+    name: Annotated[str, typer.Argument(help="Name as in `radloop bundles list`.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights file on this machine; which one: `radloop bundles show`.", metavar="FILE"
+        ),
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put other weights in the place of those imported.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Bring the weights of a bundle that comes without: checked, pinned, kept in state_dir.
+
+    From then on no others run. Nothing of the file is run, only tensors are read. Exit code 1
+    where it is refused; then what was there before stays in force.
+
+    Example: radloop bundles import-weights medsam_vit_b medsam_vit_b.pth
+    """
+    from app.bundle_folders import bundle_folders, imported_bundles
+    from app.bundles.site_weights import import_weights
+    from operators.models.card import BundleUnknown, load_cards
+
+    cards = load_cards(bundle_folders())
+    if name not in cards:
+        raise BundleUnknown(name, sorted(cards))
+    done = import_weights(cards[name], source, imported_bundles(), replace=replace)
+    _say_weights(done, as_json=as_json)
+
+
+def _say_weights(done: ImportedWeights, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({**vars(done), "file": str(done.file)}, indent=1))
+        return
+    typer.echo(f"{done.outcome}: weights of {done.name}, in the layout of {done.layout}")
+    vouched = "as its publisher says" if done.publisher_hash == "matches" else "unverified, pinned"
+    typer.echo(f"weights sha256 {done.weights_sha256} ({vouched})")
+
+
 @bundles.command("fetch")
 def fetch(
     name: Annotated[str, typer.Argument(help="Name as in `radloop bundles list`.")],
@@ -172,25 +214,52 @@ def fetch(
     if name not in known:
         raise BundleUnknown(name, sorted(known))
     card = known[name].card
-    if card.published is not None and source is None:
+    if card.prompted and card.published is not None:
+        _fetch_site_weights(card, source, mirror, replace, as_json)
+    elif card.published is not None and source is None:
         _fetch_published(card, mirror, accept_licence, replace, as_json)
     else:
         _fetch_weights(card, source, as_json)
 
 
-def _fetch_published(
-    card: Card, mirror: str | None, accept_licence: bool, replace: bool, as_json: bool
+def _fetch_site_weights(
+    card: Card, source: Path | None, mirror: str | None, replace: bool, as_json: bool
 ) -> None:
-    from app.addresses import check_http_url
-    from app.bundle_folders import SHIPPED_BUNDLES, ZOO_CARDS, imported_bundles
-    from app.bundles.published import Place, fetch_published
+    from app.bundle_folders import imported_bundles
+    from app.bundles.published import fetch_site_weights
+    from app.bundles.site_weights import import_weights
     from app.cli.progress import downloaded
+
+    if source is not None:
+        done = import_weights(card, source, imported_bundles(), replace=replace)
+    else:
+        mirror = _mirror(mirror)
+        with downloaded(quiet=as_json) as told:
+            done = fetch_site_weights(
+                card, imported_bundles(), mirror=mirror, replace=replace, told=told
+            )
+    _say_weights(done, as_json=as_json)
+
+
+def _mirror(given: str | None) -> str | None:
+    """Which server is asked instead of the publisher, if any."""
+    from app.addresses import check_http_url
     from app.settings import load_settings
 
     try:
-        mirror = check_http_url(mirror) or load_settings().bundle_mirror
+        return check_http_url(given) or load_settings().bundle_mirror
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--mirror") from error
+
+
+def _fetch_published(
+    card: Card, mirror: str | None, accept_licence: bool, replace: bool, as_json: bool
+) -> None:
+    from app.bundle_folders import SHIPPED_BUNDLES, ZOO_CARDS, imported_bundles
+    from app.bundles.published import Place, fetch_published
+    from app.cli.progress import downloaded
+
+    mirror = _mirror(mirror)
     if not as_json:
         commercial = COMMERCIAL_USE[card.commercial_use]
         typer.echo(f"{card.name} {card.version}: licence {card.licence}; {commercial}", err=True)

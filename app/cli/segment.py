@@ -90,6 +90,10 @@ def segment(
             help="Series Instance UID; needed where the folder holds several.", show_default=False
         ),
     ] = None,
+    bundle: Annotated[
+        str,
+        typer.Option(help="Prompted bundle to ask, as `radloop bundles list` names it."),
+    ] = BUNDLE,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where results go; made if missing.")
     ] = Path("radloop-out"),
@@ -130,7 +134,7 @@ def segment(
                 study_dir,
                 output,
                 regions,
-                bundle=BUNDLE,
+                bundle=bundle,
                 series_uid=series,
                 image=next(iter(slices), ""),
                 frame=frame,

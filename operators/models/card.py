@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import yaml
 
 from operators.errors import ModelRefusal
 from operators.job import Code, Segment, Unit
+from operators.models.pin import Pin, read_pin
 from operators.models.run_block import Run, read_run
 from operators.study.select import Accepts
 
@@ -74,6 +75,21 @@ class WeightsNotFetched(WeightsMissing):
             self,
             f"bundle '{bundle}': its weights are not here yet. "
             f"`radloop bundles fetch {bundle}` downloads them once.",
+        )
+
+
+class WeightsNotImported(WeightsNotFetched):
+    """The weights are the site's to bring, and it has not yet."""
+
+    code = "RL-1901"
+
+    def __init__(self, bundle: str) -> None:
+        ModelRefusal.__init__(
+            self,
+            f"bundle '{bundle}': its weights are not here: they don't come with radloop. "
+            f"`radloop bundles fetch {bundle}` downloads them; or bring the file that "
+            f"`radloop bundles show {bundle}` names and "
+            f"`radloop bundles import-weights {bundle} FILE`.",
         )
 
 
@@ -193,7 +209,8 @@ class Card:
     weights_file : Path
         Weights, inside the bundle.
     weights_sha256 : str
-        What they must hash to ("" only in a zoo card, see `load_zoo_card`).
+        What they must hash to ("" only in a zoo card, see `load_zoo_card`, and in a prompted
+        bundle whose weights the site has not brought yet).
     licence : str
         SPDX identifier or a short text.
     commercial_use : str
@@ -210,6 +227,8 @@ class Card:
         It waits for a person's box, and is never matched to a series by itself.
     package : WeightsPackage or None
         Where `radloop bundles fetch` finds the weights.
+    pin : Pin or None
+        The site brought the weights.
     run : Run
         What goes in and comes out.
     """
@@ -232,6 +251,7 @@ class Card:
     published: Published | None = None
     prompted: bool = False
     package: WeightsPackage | None = None
+    pin: Pin | None = None
     run: Run = field(default_factory=Run)
 
     def verify_weights(self) -> None:
@@ -240,11 +260,15 @@ class Card:
         Raises
         ------
         WeightsMissing
-            No such file (`WeightsNotFetched` where it can be fetched).
+            No such file (`WeightsNotFetched` where it can be fetched, `WeightsNotImported`
+            where the site has to bring it).
         WeightsChanged
             Another sha256 than the card's.
         """
-        if not self.weights_file.is_file():
+        there = self.weights_file.is_file()
+        if not self.weights_sha256 or (self.pin is not None and not there):
+            raise WeightsNotImported(self.name)
+        if not there:
             if self.package is not None:
                 raise WeightsNotFetched(self.name)
             raise WeightsMissing(self.name, str(self.weights_file.relative_to(self.folder)))
@@ -305,10 +329,10 @@ def load_card(folder: Path) -> Card:
     CardInvalid
         Not YAML, breaks the schema, or segment numbers repeat.
     WeightsUnpinned
-        It names no sha256.
+        It names no sha256, and is not prompted: weights of those may be the site's to bring.
     """
     content = read_content(folder)
-    if content["weights"]["sha256"] is None:
+    if content["weights"]["sha256"] is None and not content.get("prompted"):
         raise WeightsUnpinned(folder.name)
     try:
         metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
@@ -397,6 +421,8 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
 def load_cards(folders: Iterable[Path]) -> dict[str, Card]:
     """Cards of all bundles in some folders, by name; a later folder wins a name.
 
+    A card that pins no weights has those that the site brought, see `with_pin`.
+
     Parameters
     ----------
     folders : iterable of Path
@@ -410,9 +436,18 @@ def load_cards(folders: Iterable[Path]) -> dict[str, Card]:
         One of the cards is wrong.
     """
     cards: dict[str, Card] = {}
+    folders = tuple(folders)
     for folder in folders:
         if not folder.is_dir():
             raise BundlesMissing(folder)
         for file in sorted(folder.glob("*/card.yaml")):
             cards[file.parent.name] = load_card(file.parent)
-    return cards
+    return {name: with_pin(card, folders) for name, card in cards.items()}
+
+
+def with_pin(card: Card, folders: Iterable[Path]) -> Card:
+    """A card with the weights that the site brought, where it pins none of its own."""
+    pin = None if card.weights_sha256 else read_pin(folders, card.name)
+    if pin is None:
+        return card
+    return replace(card, weights_file=pin.file, weights_sha256=pin.sha256, pin=pin)
