@@ -18,6 +18,7 @@ from operators.models.medsam.propagate import (
     Propagated,
     bounding_box,
     continuing_piece,
+    interpolated,
     largest_piece,
     propagate,
 )
@@ -48,7 +49,6 @@ def from_box(array: np.ndarray, k: int, box: Box, look) -> Propagated:
     return propagate(
         array,
         {k: largest_piece(look(k, box))},
-        {k: box},
         look,
         window=WINDOW,
         step_px=STEP_PX,
@@ -145,30 +145,24 @@ def test_every_slice_is_looked_at_once() -> None:
     assert steps <= {1, len(look.calls) // 2 + 1}
 
 
-def test_between_marked_slices_the_box_moves_evenly_and_beyond_them_it_follows() -> None:
-    """A leaning column that no box of a neighbour would show: each slice is asked for its own."""
+def test_between_marked_slices_the_box_moves_evenly() -> None:
+    boxes = interpolated({26: (29.0, 18.0, 49.0, 44.0), 14: (17.0, 18.0, 37.0, 42.0)})
+
+    assert list(boxes) == list(range(14, 27))
+    assert boxes[14] == (17.0, 18.0, 37.0, 42.0) and boxes[26] == (29.0, 18.0, 49.0, 44.0)
+    assert boxes[20] == (23.0, 18.0, 43.0, 43.0) and boxes[17] == (20.0, 18.0, 40.0, 42.5)
+    assert interpolated({3: (0.0, 0.0, 5.0, 5.0)}) == {3: (0.0, 0.0, 5.0, 5.0)}
+
+
+def test_beyond_the_outer_marked_slices_it_is_followed() -> None:
     array = noisy([])
-    for k in range(10, 31):
-        array[k, 20:40, k + 5 : k + 21] = 100
-    asked: dict[int, Box] = {}
+    array[10:31, 20:40, 20:40] = 100
     look = bright_in(array)
+    box: Box = (18.0, 18.0, 42.0, 42.0)
+    marked = {k: look(k, box) for k in range(14, 27)}
 
-    def seen(k: int, box: Box) -> np.ndarray:
-        asked[k] = box
-        return look(k, box)
+    found = propagate(array, marked, look, window=WINDOW, step_px=STEP_PX, rule=RULE)
 
-    boxes: dict[int, Box] = {14: (17.0, 18.0, 37.0, 42.0), 26: (29.0, 18.0, 49.0, 42.0)}
-    found = propagate(
-        array,
-        {k: look(k, box) for k, box in boxes.items()},
-        boxes,
-        seen,
-        window=WINDOW,
-        step_px=STEP_PX,
-        rule=RULE,
-    )
-
-    assert asked[20] == (23.0, 18.0, 43.0, 42.0) and asked[17] == (20.0, 18.0, 40.0, 42.0)
     assert np.array_equal(found.mask, array > 50)
     assert (found.first, found.last) == (10, 30)
 
@@ -181,8 +175,7 @@ def test_a_structure_that_is_marked_whole_is_not_followed_beyond() -> None:
 
     found = propagate(
         array,
-        {k: look(k, box) for k in (12, 15)},
-        dict.fromkeys((12, 15), box),
+        {k: look(k, box) for k in range(12, 16)},
         look,
         window=WINDOW,
         step_px=STEP_PX,
@@ -202,7 +195,6 @@ def test_a_marked_slice_without_anything_is_left_out() -> None:
     found = propagate(
         array,
         {k: look(k, box) for k, box in boxes.items()},
-        boxes,
         look,
         window=WINDOW,
         step_px=STEP_PX,

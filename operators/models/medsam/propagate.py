@@ -53,12 +53,17 @@ class FollowRule:
         or a padded region has none, and any change would end it).
     slope : float
         How far the outline may move from slice to slice, in distances of slices.
+    spread_px : float
+        0: every slice is looked at with one box, and again with the tight box of the
+        answer. Else once: a marked slice with its box, a further one with three that
+        differ by this on each side, whose answers are averaged.
     """
 
     widen_px: float
     stop_sd: float
     smallest_sd_share: float
     slope: float
+    spread_px: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,6 @@ class Propagated:
 def propagate(
     intensity: np.ndarray,
     marked: Mapping[int, np.ndarray],
-    boxes: Mapping[int, Box],
     segment_slice: Callable[[int, Box], np.ndarray],
     *,
     window: tuple[float, float],
@@ -100,9 +104,7 @@ def propagate(
     intensity : numpy.ndarray, shape (z, y, x)
         Values of the volume.
     marked : mapping of int to numpy.ndarray, shape (y, x), bool
-        The mask of each marked slice, by k; at least one.
-    boxes : mapping of int to tuple of float
-        The box of each marked slice, pixel edges.
+        The mask of each marked slice and of those between, by k; at least one.
     segment_slice : callable
         (slice, box) → mask of that slice, shape (y, x), bool.
     window : tuple of float
@@ -120,10 +122,6 @@ def propagate(
         k = min(marked)
         return Propagated(mask, k, k, (End.EMPTY, End.EMPTY))
     mask[list(found)] = list(found.values())
-    for before, after in pairwise(found):
-        for k in range(before + 1, after):
-            share = (k - before) / (after - before)
-            mask[k] = largest_piece(segment_slice(k, _between(boxes[before], boxes[after], share)))
     first, last = min(found), max(found)
     if not onward:
         return Propagated(mask, first, last, (End.MARKED, End.MARKED))
@@ -153,10 +151,22 @@ def propagate(
     return Propagated(mask, reached[0], reached[1], (ends[0], ends[1]))
 
 
-def _between(one: Box, other: Box, share: float) -> Box:
-    """The box at a share of the way from one to the other."""
-    x0, y0, x1, y1 = (a + share * (b - a) for a, b in zip(one, other, strict=True))
-    return x0, y0, x1, y1
+def interpolated(boxes: Mapping[int, Box]) -> dict[int, Box]:
+    """Boxes of marked slices, and of all slices between, moving evenly with the slice.
+
+    Parameters
+    ----------
+    boxes : mapping of int to tuple of float
+        Pixel edges by k.
+    """
+    filled = dict(boxes)
+    for before, after in pairwise(sorted(boxes)):
+        for k in range(before + 1, after):
+            share = (k - before) / (after - before)
+            ends = zip(boxes[before], boxes[after], strict=True)
+            x0, y0, x1, y1 = (one + share * (other - one) for one, other in ends)
+            filled[k] = (x0, y0, x1, y1)
+    return dict(sorted(filled.items()))
 
 
 def bounding_box(mask: np.ndarray, widen_px: float) -> Box:
@@ -169,6 +179,19 @@ def bounding_box(mask: np.ndarray, widen_px: float) -> Box:
         # The far edge of the last pixel is its index + 1.
         min(float(columns[-1]) + 1 + widen_px, float(width)),
         min(float(rows[-1]) + 1 + widen_px, float(height)),
+    )
+
+
+def widened(box: Box, by_px: float, shape: tuple[int, int]) -> Box:
+    """A box with each side moved outwards, inside the slice; it keeps a pixel where by_px < 0."""
+    x0, y0, x1, y1 = box
+    by_px = max(by_px, (1 - min(x1 - x0, y1 - y0)) / 2)
+    height, width = shape
+    return (
+        max(x0 - by_px, 0.0),
+        max(y0 - by_px, 0.0),
+        min(x1 + by_px, float(width)),
+        min(y1 + by_px, float(height)),
     )
 
 
