@@ -185,6 +185,22 @@ class WeightsPackage:
 
 
 @dataclass(frozen=True)
+class WeightsBase:
+    """The bundle whose weights a bundle's own ones replace a part of.
+
+    Attributes
+    ----------
+    bundle : str
+        Its name; it lies beside this one.
+    sha256 : str
+        What its weights must hash to.
+    """
+
+    bundle: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Card:
     """What radloop knows of one bundle.
 
@@ -231,6 +247,8 @@ class Card:
         The site brought the weights.
     run : Run
         What goes in and comes out.
+    base : WeightsBase or None
+        Whose weights these ones complete.
     """
 
     name: str
@@ -253,9 +271,31 @@ class Card:
     package: WeightsPackage | None = None
     pin: Pin | None = None
     run: Run = field(default_factory=Run)
+    base: WeightsBase | None = None
+
+    def base_card(self) -> Card | None:
+        """The card of the bundle that `base` names, as it lies beside this one.
+
+        Raises
+        ------
+        BundleUnknown
+            It is not there.
+        WeightsChanged
+            It is another version: its card pins other weights.
+        """
+        if self.base is None:
+            return None
+        beside = self.folder.parent
+        if not (beside / self.base.bundle / "card.yaml").is_file():
+            known = sorted(file.parent.name for file in beside.glob("*/card.yaml"))
+            raise BundleUnknown(self.base.bundle, known)
+        card = load_card(beside / self.base.bundle)
+        if card.weights_sha256 != self.base.sha256:
+            raise WeightsChanged(card.name, card.weights_sha256, self.base.sha256)
+        return card
 
     def verify_weights(self) -> None:
-        """Hash the weights file.
+        """Hash the weights file, and that of the base where there is one.
 
         Raises
         ------
@@ -264,7 +304,12 @@ class Card:
             where the site has to bring it).
         WeightsChanged
             Another sha256 than the card's.
+        BundleUnknown
+            The base is not there.
         """
+        base = self.base_card()
+        if base is not None:
+            base.verify_weights()
         there = self.weights_file.is_file()
         if not self.weights_sha256 or (self.pin is not None and not there):
             raise WeightsNotImported(self.name)
@@ -415,6 +460,7 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
         prompted=content.get("prompted", False),
         package=WeightsPackage(**weights["package"]) if "package" in weights else None,
         run=read_run(content.get("run")),
+        base=WeightsBase(**weights["base"]) if "base" in weights else None,
     )
 
 

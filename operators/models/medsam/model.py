@@ -111,6 +111,7 @@ class LoadedMedSam:
     def __init__(self, card: Card, exports: Path | None = None) -> None:
         import torch
 
+        from operators.models.medsam.tuned import put_part
         from operators.models.medsam.weights import load_weights
 
         card.verify_weights()
@@ -124,7 +125,10 @@ class LoadedMedSam:
         ).hexdigest()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = build_network(target)
-        load_weights(card.name, network, card.weights_file)
+        whole = card.base_card() or card
+        load_weights(whole.name, network, whole.weights_file)
+        if card.base is not None:
+            put_part(card.name, network, card.weights_file)
         self._side = network.PICTURE_SIDE
         # Channels last takes a third off the convolutions on a CPU.
         self._network = network.to(self._device).eval()

@@ -1,0 +1,1 @@
+"""Code that only this bundle's training and evaluation call; inference needs none of it."""
