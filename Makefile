@@ -12,7 +12,7 @@ OHIF_TARBALL ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
   libpixelmed-java pixelmed-apps default-jre-headless chromium postgresql
 
-.PHONY: help setup system weights peers ohif viewer-build demo test test-fast vit-full chaos lint format bench lock train evaluate atlas data clean
+.PHONY: help setup system weights peers ohif viewer-build demo test test-fast vit-full chaos lint format bench lock train evaluate train-medsam evaluate-medsam atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,17 @@ train: setup data  ## Train head_neck_oar_ct from RADLOOP_DATA (an hour or more 
 
 evaluate: setup data  ## Measure head_neck_oar_ct on its frozen test list
 	$(BUNDLE_RUN) --config_file "['$(BUNDLE)/configs/inference.yaml', '$(BUNDLE)/configs/evaluate.yaml']"
+
+MEDSAM := bundles/medsam_lite_ct_mr
+# Freed memory is kept: page faults would take half of the encoder's time.
+MEDSAM_RUN = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 PYTHONPATH=$(MEDSAM) \
+  $(BIN)/python -m monai.bundle run --bundle_root $(MEDSAM) --logging_file $(MEDSAM)/configs/logging.conf
+
+train-medsam: setup weights data  ## Tune LiteMedSAM's mask decoder from RADLOOP_DATA (resumes; RADLOOP_MEDSAM_CACHE: where)
+	$(MEDSAM_RUN) --config_file $(MEDSAM)/configs/train.yaml
+
+evaluate-medsam: setup weights data  ## Measure it on frozen test lists; writes its README and calibration (resumes)
+	$(MEDSAM_RUN) --config_file "['$(MEDSAM)/configs/train.yaml', '$(MEDSAM)/configs/evaluate.yaml']"
 
 atlas: setup data  ## Make the demo's population atlas again from RADLOOP_DATA
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m scripts.build_atlas --data $(RADLOOP_DATA)/openkbp-hn-ct --out atlas

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from bundles.medsam_lite_ct_mr.scripts import table
 from bundles.medsam_lite_ct_mr.scripts.confidence import calibration_error, fit
-from bundles.medsam_lite_ct_mr.scripts.evaluate import BEGIN, END, measured_part, write
+from bundles.medsam_lite_ct_mr.scripts.evaluate import confidence_block, measured_part
 from bundles.medsam_lite_ct_mr.scripts.measure import Score, dice, ellipse, filled_box, otsu
+from bundles.medsam_lite_ct_mr.scripts.pages import CALIBRATION, TABLE, pin_card, replace_part
 from bundles.medsam_lite_ct_mr.scripts.paired import bootstrap, by_unit, difference
+from operators.models.card import WeightsBase, load_card
 
-METHODS = {method: 0.0 for method in table.METHODS}
+BUNDLE = Path(__file__).parent.parent.parent / "bundles" / "medsam_lite_ct_mr"
+METHODS = dict.fromkeys(table.METHODS, 0.0)
 
 
 def scores(patients: dict[str, list[float]], method: str, structure: str = "s") -> list[Score]:
@@ -133,14 +138,49 @@ def test_the_measured_part_goes_between_its_marks_and_says_what_was_lost(tmp_pat
     own = all_methods({table.TUNED: 0.5, table.PUBLISHED: 0.6})
     line = fit(np.array([0.4, 0.6]), np.array([0.4, 0.6]))
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nstale text\n{END}\nafter\n")
+    readme.write_text("before\n{}\nstale text\n{}\nafter\n".format(*TABLE))
 
-    write(readme, measured_part(own, line, "ab" * 32, datetime(2026, 11, 30, tzinfo=UTC)))
+    when = datetime(2026, 11, 30, tzinfo=UTC)
+    replace_part(readme, TABLE, measured_part(own, line, "ab" * 32, when))
 
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "stale text" not in text
     assert "2026-11-30" in text and "ab" * 32 in text
     assert "-0.100 [-0.100, -0.100], 0 better, 2 worse" in text
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_calibration_is_written_into_the_config(tmp_path: Path, shown: bool) -> None:
+    config = tmp_path / "inference.yaml"
+    shutil.copy(BUNDLE / "configs" / "inference.yaml", config)
+    before = yaml.safe_load(config.read_text())
+    line = fit(np.array([0.25, 0.5]), np.array([0.375, 0.5]))
+
+    replace_part(config, CALIBRATION, confidence_block(line, shown))
+
+    after = yaml.safe_load(config.read_text())
+    confidence = {"of": "dice", "slope": 0.5, "intercept": 0.25, "n": 2, "error": 0.0}
+    assert after["prompting"].pop("confidence") == {**confidence, "shown": shown}
+    before["prompting"].pop("confidence")
+    assert after == before
+
+
+def test_a_file_without_its_marks_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing")
+
+    with pytest.raises(SystemExit, match="lacks the lines"):
+        replace_part(tmp_path / "README.md", TABLE, "part")
+
+
+def test_the_card_that_training_writes_names_its_weights_and_their_base(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE / "configs", tmp_path / "tuned" / "configs")
+
+    pin_card(tmp_path / "tuned", "ab" * 32)
+
+    card = load_card(tmp_path / "tuned")
+    published = load_card(BUNDLE.parent / "medsam_lite")
+    assert card.weights_sha256 == "ab" * 32 and card.prompted
+    assert card.base == WeightsBase("medsam_lite", published.weights_sha256)
 
 
 def test_the_number_is_shown_only_where_it_holds_on_every_set() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +16,7 @@ from .confidence import Line, fit, pairs
 from .crops import CropSpec
 from .lists import Lists
 from .measure import Score, measure
-
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+from .pages import CALIBRATION, TABLE, replace_part
 
 
 def evaluate(lists: Lists, bundle: Path) -> None:
@@ -45,8 +42,29 @@ def evaluate(lists: Lists, bundle: Path) -> None:
 
     line = fit(*pairs(scores_of("validation", lists.validation()), table.TUNED))
     scores = [*scores_of("test", lists.test()), *scores_of("unseen", lists.unseen())]
-    write(bundle / "README.md", measured_part(scores, line, card.weights_sha256, datetime.now(UTC)))
-    print(json.dumps({"line": line.__dict__, "shown": table.confidence_holds(scores, line)}))
+    now = datetime.now(UTC)
+    replace_part(bundle / "README.md", TABLE, measured_part(scores, line, card.weights_sha256, now))
+    shown = table.confidence_holds(scores, line)
+    replace_part(bundle / "configs" / "inference.yaml", CALIBRATION, confidence_block(line, shown))
+    print(f"README.md and inference.yaml rewritten; confidence {'shown' if shown else 'null'}")
+
+
+def confidence_block(line: Line, shown: bool) -> str:
+    """`prompting.confidence` of inference.yaml: the line from predicted IoU to Dice.
+
+    Where `shown` is false, whoever runs the bundle leaves the confidence null.
+    """
+    return "\n".join(
+        [
+            "  confidence:",
+            "    of: dice",
+            f"    slope: {line.slope:.4f}",
+            f"    intercept: {line.intercept:.4f}",
+            f"    n: {line.n}  # validation crops that it was fitted on",
+            f"    error: {line.error:.4f}  # mean absolute, there",
+            f"    shown: {str(shown).lower()}",
+        ]
+    )
 
 
 def measured_part(scores: Sequence[Score], line: Line, sha256: str, when: datetime) -> str:
@@ -68,12 +86,3 @@ def measured_part(scores: Sequence[Score], line: Line, sha256: str, when: dateti
             table.calibration(scores, line),
         ]
     )
-
-
-def write(readme: Path, part: str) -> None:
-    """Put the measured part between its marks; everything else stays."""
-    text = readme.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{readme.name} lacks the marks {BEGIN} and {END}: put them back.")
-    readme.write_text(pattern.sub(lambda _: f"{BEGIN}\n{part}\n{END}", text), encoding="utf-8")

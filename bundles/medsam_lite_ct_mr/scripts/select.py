@@ -11,6 +11,7 @@ import torch
 
 from .lists import Lists
 from .measure import measure, with_decoder
+from .pages import pin_card
 from .tune import CHECKPOINT, DECODER, blend
 
 SHARES = (0.5, 0.75, 1.0)
@@ -19,7 +20,7 @@ TWO_LOOKS = ", two looks"
 
 
 def select(lists: Lists, run: Path, bundle: Path) -> None:
-    """Write `models/decoder.pt`: the smallest share of the change that is as good as any.
+    """Write `models/decoder.pt` and the card: the smallest share of the change that does.
 
     Between the published and the tuned weights lie others. Whatever moves less forgets
     less of what the published weights knew, so of all shares whose Dice on validation
@@ -55,4 +56,5 @@ def select(lists: Lists, run: Path, bundle: Path) -> None:
     file.parent.mkdir(exist_ok=True)
     torch.save({DECODER + name: value.contiguous() for name, value in chosen.items()}, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    pin_card(bundle, digest)
     print(f"share {share}, step {state['step']}: {file.name} sha256 {digest}", flush=True)
