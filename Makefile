@@ -101,14 +101,14 @@ evaluate: setup data  ## Measure head_neck_oar_ct on its frozen test list
 
 MEDSAM := bundles/medsam_lite_ct_mr
 # Freed memory is kept: page faults would take half of the encoder's time.
-MEDSAM_RUN = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 PYTHONPATH=$(MEDSAM) \
-  $(BIN)/python -m monai.bundle run --bundle_root $(MEDSAM) --logging_file $(MEDSAM)/configs/logging.conf
+MEDSAM_RUN = MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
+  PYTHONPATH=$(MEDSAM) $(BIN)/python -m scripts.run $(MEDSAM)
 
 train-medsam: setup weights data  ## Tune LiteMedSAM's mask decoder from RADLOOP_DATA (resumes; RADLOOP_MEDSAM_CACHE: where)
-	$(MEDSAM_RUN) --config_file $(MEDSAM)/configs/train.yaml
+	$(MEDSAM_RUN) train
 
 evaluate-medsam: setup weights data  ## Measure it on frozen test lists; writes its README and calibration (resumes)
-	$(MEDSAM_RUN) --config_file "['$(MEDSAM)/configs/train.yaml', '$(MEDSAM)/configs/evaluate.yaml']"
+	$(MEDSAM_RUN) train evaluate
 
 atlas: setup data  ## Make the demo's population atlas again from RADLOOP_DATA
 	cd $(BUNDLE) && $(abspath $(BIN))/python -m scripts.build_atlas --data $(RADLOOP_DATA)/openkbp-hn-ct --out atlas
