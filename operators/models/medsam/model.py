@@ -264,8 +264,9 @@ class LoadedMedSam:
         import torch
 
         plane = volume.array[0]
+        picture = to_picture(plane, display_window(volume), self._side)
         with torch.inference_mode():
-            embedding = self._embed(to_picture(plane, display_window(volume), self._side))
+            embedding = self._embed(picture)
 
         def answer(boxes: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
@@ -273,7 +274,9 @@ class LoadedMedSam:
                 logits = [self._network.decode(embedding, part)[0] for part in asked]
                 return torch.cat(logits).float().cpu().numpy()
 
-        found = propose(answer, fitted_shape(plane.shape, self._side), rule)[:MOST_SEGMENTS]
+        rows, columns = fitted_shape(plane.shape, self._side)
+        seen = picture[0, 0, :rows, :columns].numpy()
+        found = propose(answer, seen, rule)[:MOST_SEGMENTS]
         labels = np.zeros(volume.array.shape, np.uint32)
         for n, proposal in enumerate(found):
             crop = Crop(0, 0, *plane.shape)

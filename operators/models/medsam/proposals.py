@@ -86,6 +86,9 @@ class ProposalRule:
         IoU of the masks at both thresholds, and of the first and second answer.
     smallest_share, largest_share : float
         Of the picture: smaller is noise, larger is the background.
+    least_spread : float
+        Standard deviation of the grey levels, 0 to 1, below which there is nothing to
+        see: the black round an ultrasound sector is as stable as anything.
     most_overlap : float
         IoU with a better region above which it is the same one.
     most : int
@@ -104,6 +107,7 @@ class ProposalRule:
     least_agreement: float = 0.75
     smallest_share: float = 0.002
     largest_share: float = 0.5
+    least_spread: float = 0.02
     most_overlap: float = 0.5
     most: int = 8
 
@@ -128,15 +132,15 @@ class Proposal:
     agreement: float
 
 
-def propose(answer: Answer, shape: tuple[int, int], rule: ProposalRule) -> tuple[Proposal, ...]:
+def propose(answer: Answer, picture: np.ndarray, rule: ProposalRule) -> tuple[Proposal, ...]:
     """Regions of a picture, the most stable first.
 
     Parameters
     ----------
     answer : callable
         The network on this picture.
-    shape : tuple of int
-        Rows and columns of the picture that the image fills, at its top left.
+    picture : numpy.ndarray, shape (rows, columns), float32
+        What it was shown, 0 to 1, without what was added below and right of the image.
     rule : ProposalRule
         See there.
 
@@ -145,10 +149,11 @@ def propose(answer: Answer, shape: tuple[int, int], rule: ProposalRule) -> tuple
     tuple of Proposal
         No two are alike by more than `rule.most_overlap`; one may lie in another.
     """
+    shape = (picture.shape[0], picture.shape[1])
     first = [
         (_stability(logits, shape, rule.offset), logits)
         for logits in answer(grid_boxes(shape, rule))
-        if _fits(_mask(logits, shape), rule)
+        if _fits(_mask(logits, shape), picture, rule)
     ]
     # Stable sort: of equals the earlier box wins, on every machine.
     first.sort(key=lambda entry: -entry[0])
@@ -162,7 +167,7 @@ def propose(answer: Answer, shape: tuple[int, int], rule: ProposalRule) -> tuple
         agreement = overlap(mask, _mask(before, shape))
         stability = _stability(logits, shape, rule.offset)
         if (
-            _fits(mask, rule)
+            _fits(mask, picture, rule)
             and stability >= rule.least_stability
             and agreement >= rule.least_agreement
         ):
@@ -221,9 +226,11 @@ def _stability(logits: np.ndarray, shape: tuple[int, int], offset: float) -> flo
     return np.count_nonzero(seen > offset) / loose if loose else 0.0
 
 
-def _fits(mask: np.ndarray, rule: ProposalRule) -> bool:
+def _fits(mask: np.ndarray, picture: np.ndarray, rule: ProposalRule) -> bool:
     share = int(np.count_nonzero(mask)) / mask.size
-    return rule.smallest_share <= share <= rule.largest_share
+    if not rule.smallest_share <= share <= rule.largest_share:
+        return False
+    return float(picture[mask].std()) >= rule.least_spread
 
 
 def _distinct(
