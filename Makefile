@@ -82,6 +82,7 @@ bench: setup  ## Measure against peers; writes benchmarks/*/RESULTS.md
 	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.ingest $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.models $(BENCH_ARGS)
 
 lock: setup  ## Make constraints.txt again from pyproject.toml
 	echo '# Made by: make lock. Versions only; used with pip (-c) and uv alike.' > constraints.new

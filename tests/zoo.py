@@ -294,7 +294,7 @@ def random_state(network_def: dict[str, Any], seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         network = ConfigParser({"n": network_def}).get_parsed_content("n").eval()
         like = torch.from_numpy(smooth_noise((32, 32, 32), seed=1).astype(np.float32))
-        scores = network(like[None, None])[0]
+        scores = network(like.expand(1, network_def["in_channels"], *like.shape))[0]
         state = network.state_dict()
         last = [name for name in state if name.endswith("bias")][-1]
         assert state[last].shape == (network_def["out_channels"],)

@@ -1,0 +1,1 @@
+"""Networks: torch, ONNX Runtime and OpenVINO against the machine's own limit, and whole volumes."""
