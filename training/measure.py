@@ -54,9 +54,9 @@ class Measure:
         key = _key(model, case)
         if key not in self._known:
             volume, labels = self._load(case)
-            found = model.segment(volume).labels
+            found = model.segment(volume)
             values = [
-                dice(found == segment.number, labels == segment.number)
+                dice(found.mask(segment.number), labels == segment.number)
                 if segment.name in case.labelled
                 else None
                 for segment in model.card.segments
