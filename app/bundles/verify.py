@@ -124,10 +124,7 @@ def verify(
     cards : Path or None
         Zoo cards, see `operators.models.trial.try_bundle`.
     """
-    done: dict[str, Trial] = {}
-    if kept is not None and kept.is_file():
-        lines = kept.read_text(encoding="utf-8").splitlines()
-        done = {trial.bundle: trial for trial in (Trial(**json.loads(line)) for line in lines)}
+    done = {} if kept is None else read_kept(kept)
     trials = []
     for number, folder in enumerate(folders):
         progress(number, len(folders))
@@ -140,6 +137,14 @@ def verify(
         trials.append(trial)
     progress(len(folders), len(folders))
     return trials
+
+
+def read_kept(file: Path) -> dict[str, Trial]:
+    """Trials of a file that `verify` kept, by bundle; none where there is no file yet."""
+    if not file.is_file():
+        return {}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return {trial.bundle: trial for trial in (Trial(**json.loads(line)) for line in lines)}
 
 
 def run_trial(folder: Path, limits: Limits, cards: Path | None = None) -> Trial:
@@ -205,8 +210,8 @@ def _reason(complained: str, code: int) -> tuple[Outcome, str]:
     return "failed", last[:200]
 
 
-def as_markdown(trials: Sequence[Trial], commit: str) -> str:
-    """The table of docs/zoo.md."""
+def as_markdown(trials: Sequence[Trial], commit: str, untried: Sequence[str] = ()) -> str:
+    """The page docs/zoo.md; `untried` are bundles of the zoo that have no trial yet."""
     ran = sum(trial.outcome == "ran" for trial in trials)
     lines = [
         "# The MONAI model zoo, bundle by bundle",
@@ -219,6 +224,7 @@ def as_markdown(trials: Sequence[Trial], commit: str) -> str:
         "That says nothing of whether the bundle finds anything.",
         "",
         f"{ran} of {len(trials)} ran.",
+        *([f"Not tried yet: {', '.join(untried)}."] if untried else []),
         "",
         "| bundle | version | shape | result | what came, or why not | s |",
         "| --- | --- | --- | --- | --- | --- |",

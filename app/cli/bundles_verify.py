@@ -36,6 +36,9 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    only_kept: Annotated[
+        bool, typer.Option("--only-kept", help="Run nothing: print what --keep holds so far.")
+    ] = False,
     seconds: Annotated[float, typer.Option(help="Longest time for one bundle.")] = 600.0,
     memory_mb: Annotated[float, typer.Option(help="Most memory for one bundle, MB.")] = 12000.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -52,7 +55,14 @@ def verify(
     Example: radloop bundles verify --zoo model-zoo --markdown
     """
     from app.bundle_folders import ZOO_CARDS, bundle_folders
-    from app.bundles.verify import Limits, NoSuchBundle, as_markdown, zoo_bundles, zoo_commit
+    from app.bundles.verify import (
+        Limits,
+        NoSuchBundle,
+        as_markdown,
+        read_kept,
+        zoo_bundles,
+        zoo_commit,
+    )
     from app.bundles.verify import as_json as in_json
     from app.bundles.verify import verify as verify_all
     from app.cli.progress import counted
@@ -67,12 +77,17 @@ def verify(
         if name is not None and name not in cards:
             raise NoSuchBundle(name, sorted(cards))
         folders = [card.folder for key, card in sorted(cards.items()) if name in (None, key)]
+    untried: list[str] = []
+    if only_kept:
+        done = read_kept(keep) if keep else {}
+        untried = [folder.name for folder in folders if folder.name not in done]
+        folders = [folder for folder in folders if folder.name in done]
     with counted("bundles", quiet=as_json) as progress:
         trials = verify_all(folders, Limits(seconds, memory_mb), progress, keep, ZOO_CARDS)
     if as_json:
         typer.echo(in_json(trials, commit))
     elif markdown:
-        typer.echo(as_markdown(trials, commit or "unknown"), nl=False)
+        typer.echo(as_markdown(trials, commit or "unknown", untried), nl=False)
     else:
         _print(trials)
     if any(trial.outcome == "failed" for trial in trials):
