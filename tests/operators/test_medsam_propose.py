@@ -30,23 +30,21 @@ def test_candidates_rise_hold_every_point_and_stay_on_the_slice() -> None:
 
 def test_the_surest_answer_that_holds_the_points_gives_its_tight_box() -> None:
     answers = [
-        Answer(disc(4), 0.9, 0.5),
-        Answer(disc(10), 0.8, 0.9),
-        Answer(disc(15), 0.9, 0.4),
-        Answer(disc(6, x=70.0), 0.99, 0.99),  # elsewhere
+        Answer(disc(4), 0.5),
+        Answer(disc(10), 0.8),
+        Answer(disc(15), 0.4),
+        Answer(disc(6, x=70.0), 0.99),  # elsewhere
     ]
 
     assert best_box(answers, [INSIDE]) == (20.0, 10.0, 40.0, 30.0)
 
 
 def test_a_point_outside_turns_the_choice() -> None:
-    answers = [Answer(disc(6), 0.7, 0.8), Answer(disc(14), 0.9, 0.9)]
+    answers = [Answer(disc(6), 0.7), Answer(disc(14), 0.9)]
 
     assert best_box(answers, [INSIDE]) == pytest.approx((16, 6, 44, 34))
     assert best_box(answers, [INSIDE, (40.0, 20.0, False)]) == pytest.approx((24, 14, 36, 26))
 
 
 def test_where_no_mask_holds_the_point_there_is_no_box() -> None:
-    assert (
-        best_box([Answer(disc(5, x=70.0), 0.9, 0.9), Answer(disc(0), 0.9, 0.9)], [INSIDE]) is None
-    )
+    assert best_box([Answer(disc(5, x=70.0), 0.9), Answer(disc(0), 0.9)], [INSIDE]) is None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,6 @@ from operators.models.medsam.propagate import (
     interpolated,
     largest_piece,
     propagate,
-    widened,
 )
 from operators.models.medsam.proposals import (
     MOST_SEGMENTS,
@@ -78,15 +77,6 @@ class PromptConfigUnfit(ModelRefusal):
             f"network_def among {', '.join(NETWORKS)} and the numbers of `prompting`; install the "
             "bundle again."
         )
-
-
-@dataclass(frozen=True)
-class _View:
-    """How a volume is shown to the network: its window, and whether small boxes are magnified."""
-
-    volume: Volume
-    window: tuple[float, float]
-    magnified: bool
 
 
 class LoadedMedSam:
@@ -176,15 +166,14 @@ class LoadedMedSam:
             for k, prompt in placed.slices.items()
         }
         boxes = interpolated({k: prompt.box for k, prompt in prompts.items() if prompt.box})
-        view = _View(volume, window, self._magnifies(volume, boxes.values()))
         marked = {
-            k: largest_piece(self._segment_marked(view, k, box, prompts.get(k)))
+            k: largest_piece(self._segment_marked(volume, k, box, prompts.get(k), window))
             for k, box in boxes.items()
         }
         found = propagate(
             volume.array,
             marked,
-            lambda slice_k, box: self._follow(view, slice_k, box),
+            lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
             window=window,
             step_px=volume.spacing_zyx_mm[0] / max(volume.spacing_zyx_mm[1:]),
             rule=self._follow_rule,
@@ -213,37 +202,36 @@ class LoadedMedSam:
             boxes = torch.tensor(in_picture, dtype=torch.float32, device=self._device)
             logits, iou = self._network.decode(embedding, boxes)
             answers = [
-                Answer(
-                    to_mask(one, whole, plane.shape),
-                    float(sure),
-                    float((one > 1).sum() / (one > -1).sum().clamp(min=1)),
-                )
+                Answer(to_mask(one, whole, plane.shape), float(sure))
                 for one, sure in zip(logits, iou, strict=True)
             ]
         return best_box(answers, points) or candidates[0]
-
-    def _magnifies(self, volume: Volume, boxes: Iterable[Box]) -> bool:
-        """Whether slices are shown as crops.
-
-        Where averaged boxes are followed, what the marks say holds for all slices: an
-        embedding then serves every box on its slice, and the view does not jump.
-        """
-        if not self._follow_rule.spread_px:
-            return True
-        shape, pixel_mm = volume.array.shape[1:], max(volume.spacing_zyx_mm[1:])
-        return any(
-            crop_around(box, shape, pixel_mm, self._crop_rule).shape != shape for box in boxes
-        )
 
     def segment_slice(
         self, volume: Volume, k: int, box: Box, window: tuple[float, float]
     ) -> np.ndarray:
         """The mask of one box on one slice, shape (y, x), bool.
 
-        Where the bundle averages no boxes, the network is asked twice: a loose box makes a
-        loose mask, so the second time with what lies tightly round the first answer.
+        The network is asked twice: a loose box makes a loose mask, so the second box
+        is drawn tightly round the first answer. The embedding serves both.
         """
-        return self._segment_marked(_View(volume, window, True), k, box, None)
+        first = largest_piece(self._look(volume, k, box, box, window))
+        if not first.any():
+            return first
+        return self._look(volume, k, bounding_box(first, 0.0), box, window)
+
+    def _segment_marked(
+        self,
+        volume: Volume,
+        k: int,
+        box: Box,
+        prompt: SlicePrompt | None,
+        window: tuple[float, float],
+    ) -> np.ndarray:
+        """As `segment_slice`; a mask that is given with the box is refined by one look."""
+        if prompt is None or prompt.mask is None:
+            return self.segment_slice(volume, k, box, window)
+        return self._look(volume, k, box, box, window, prompt.mask)
 
     def propose(self, volume: Volume, rule: ProposalRule = PROPOSALS) -> Segmentation:
         """Regions of a 2D image that nobody asked for, from one embedding.
@@ -295,54 +283,31 @@ class LoadedMedSam:
             overlapping=True,
         )
 
-    def _segment_marked(
-        self, view: _View, k: int, box: Box, prompt: SlicePrompt | None
-    ) -> np.ndarray:
-        """As `segment_slice`; a mask that is given with the box is refined by one look."""
-        if prompt is not None and prompt.mask is not None:
-            return self._look(view, k, [box], prompt.mask)
-        first = largest_piece(self._look(view, k, [box]))
-        # A second look at a part of the structure falls upon that part; a person's box does not.
-        if self._follow_rule.spread_px or not first.any():
-            return first
-        return self._look(view, k, [bounding_box(first, 0.0)], seen=box)
-
-    def _follow(self, view: _View, k: int, box: Box) -> np.ndarray:
-        """The mask of the next slice; its box comes from the slice before."""
-        spread = self._follow_rule.spread_px
-        if not spread:
-            return self._segment_marked(view, k, box, None)
-        shape = view.volume.array.shape[1:]
-        near = [widened(box, n * spread, shape) for n in (-1, 0, 1)]
-        return self._look(view, k, near, seen=box)
-
     def _look(
         self,
-        view: _View,
+        volume: Volume,
         k: int,
-        boxes: Sequence[Box],
+        box: Box,
+        shown: Box,
+        window: tuple[float, float],
         prior: np.ndarray | None = None,
-        seen: Box | None = None,
     ) -> np.ndarray:
-        """The mask of the mean answer to some boxes on one slice; `seen` decides the crop."""
+        """The network's answer to a box on one slice; `shown` decides what it sees of it."""
         import torch
 
-        plane = view.volume.array[k]
-        crop = Crop(0, 0, *plane.shape)
-        if view.magnified:
-            pixel_mm = max(view.volume.spacing_zyx_mm[1:])
-            crop = crop_around(seen or boxes[0], plane.shape, pixel_mm, self._crop_rule)
-        in_picture = [box_in_picture(box, crop, self._side) for box in boxes]
+        plane = volume.array[k]
+        crop = crop_around(shown, plane.shape, max(volume.spacing_zyx_mm[1:]), self._crop_rule)
+        in_picture = box_in_picture(box, crop, self._side)
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():
-            embedding = self._embed(to_picture(crop.of(plane), view.window, self._side))
-            prompts = torch.tensor(in_picture, dtype=torch.float32, device=self._device)
+            embedding = self._embed(to_picture(crop.of(plane), window, self._side))
+            boxes = torch.tensor([in_picture], dtype=torch.float32, device=self._device)
             if prior is None:
-                logits, _ = self._network.decode(embedding, prompts)
+                logits, _ = self._network.decode(embedding, boxes)
             else:
                 given = mask_in_picture(prior, crop, MASK_SIDE, MASK_LOGIT).to(self._device)
-                logits, _ = self._network.decode(embedding, prompts, masks=given)
-            return to_mask(logits.mean(dim=0), crop, plane.shape)
+                logits, _ = self._network.decode(embedding, boxes, masks=given)
+            return to_mask(logits[0], crop, plane.shape)
 
     def _embed(self, picture: torch.Tensor) -> torch.Tensor:
         """The picture's embedding, from the latest ones where it is among them."""

@@ -53,17 +53,12 @@ class FollowRule:
         or a padded region has none, and any change would end it).
     slope : float
         How far the outline may move from slice to slice, in distances of slices.
-    spread_px : float
-        0: every slice is looked at with one box, and again with the tight box of the
-        answer. Else once: a marked slice with its box, a further one with three that
-        differ by this on each side, whose answers are averaged.
     """
 
     widen_px: float
     stop_sd: float
     smallest_sd_share: float
     slope: float
-    spread_px: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,19 +174,6 @@ def bounding_box(mask: np.ndarray, widen_px: float) -> Box:
         # The far edge of the last pixel is its index + 1.
         min(float(columns[-1]) + 1 + widen_px, float(width)),
         min(float(rows[-1]) + 1 + widen_px, float(height)),
-    )
-
-
-def widened(box: Box, by_px: float, shape: tuple[int, int]) -> Box:
-    """A box with each side moved outwards, inside the slice; it keeps a pixel where by_px < 0."""
-    x0, y0, x1, y1 = box
-    by_px = max(by_px, (1 - min(x1 - x0, y1 - y0)) / 2)
-    height, width = shape
-    return (
-        max(x0 - by_px, 0.0),
-        max(y0 - by_px, 0.0),
-        min(x1 + by_px, float(width)),
-        min(y1 + by_px, float(height)),
     )
 
 

