@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.api.places import Place, read_places
+from app.api.places import PixelPlace, Place, read_pixel_places, read_places
 from app.compare.claude import CloudFindings, Usage
 from app.worker.messages import Outcome
 from operators.evidence.result import RESULT_FILE
@@ -23,6 +23,7 @@ from operators.job import Severity
 # The worst that was measured stands for the whole; NOT_ASSESSED only where nothing was.
 _WORST_FIRST: tuple[Severity, ...] = ("CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL")
 REFER = "Refer to a radiologist: radloop measures, it does not diagnose."
+PROPOSED = "proposed by a model, nothing assessed"
 UNAVAILABLE = "Detailed analysis unavailable."
 
 
@@ -39,7 +40,15 @@ class Region(BaseModel):
     region: str
     finding: str
     concern: None = None
-    volume_ml: float
+    volume_ml: float | None
+    area_mm2: float | None = Field(
+        default=None, description="2D images whose scale is known where the region lies."
+    )
+    area_px: int | None = Field(default=None, description="2D images: pixels of the region.")
+    box_px: tuple[int, int, int, int] | None = Field(
+        default=None, description="2D images: left, top, right, bottom edge, in pixels."
+    )
+    frame: int | None = Field(default=None, description="2D images with frames: which, from 1.")
     mean: float | None
     unit: str
     severity: Severity
@@ -197,6 +206,13 @@ def from_outcome(
     )
 
 
+def without_evidence(answer: LocalAnswer) -> LocalAnswer:
+    """The answer about a picture that is no DICOM image: no archive has what a SEG would name."""
+    bare = {"segment_number": None, "seg_sop_instance_uid": None, "sr_sop_instance_uid": None}
+    regions = [region.model_copy(update=bare) for region in answer.regions_of_interest]
+    return answer.model_copy(update={"evidence": [], "regions_of_interest": regions})
+
+
 class _Told:
     """One entry of ``result.json`` in the answer's words."""
 
@@ -205,10 +221,11 @@ class _Told:
         self.evidence = [_evidence(item, entry) for item in entry["evidence"]]
         uids = {item.kind: item.sop_instance_uid for item in self.evidence}
         self._seg, self._sr = uids.get("SEG"), uids.get("SR")
-        places: dict[str, Place] = {}
-        for item in entry["evidence"]:
-            if item["kind"] == "SEG":
-                places = read_places(Path(item["path"]))
+        segs = [Path(item["path"]) for item in entry["evidence"] if item["kind"] == "SEG"]
+        if entry["image"] is not None:
+            self._tell_picture(entry, read_pixel_places(segs[0]) if segs else {})
+            return
+        places: dict[str, Place] = read_places(segs[0]) if segs else {}
         found = [finding for finding in entry["findings"] if finding["voxels"]]
         self.missing = [f["label"] for f in entry["findings"] if not f["voxels"]]
         self.regions = [
@@ -221,6 +238,34 @@ class _Told:
         if self.missing:
             listed = ", ".join(self.missing)
             self.sentences.append(f"Looked for and not found: {listed} (SR {self._sr}).")
+
+    def _tell_picture(self, entry: dict[str, Any], places: dict[str, PixelPlace]) -> None:
+        """Regions of a 2D image: where they lie in its pixels, no length that is not known."""
+        found = [finding for finding in entry["findings"] if finding["voxels"]]
+        proposed = any(flag["name"] == "proposed" for flag in entry["quality"])
+        self.missing = [f["label"] for f in entry["findings"] if not f["voxels"]]
+        self.regions = [
+            Region(
+                region=finding["label"],
+                finding=PROPOSED if proposed else "segmented",
+                volume_ml=None,
+                area_mm2=finding["area_mm2"],
+                area_px=finding["voxels"],
+                box_px=places[finding["name"]].box_px,
+                frame=entry["image"]["frame"],
+                mean=None,
+                unit=entry["unit"],
+                severity=finding["severity"],
+                center_lps_mm=None,
+                box_lps_mm=None,
+                segment_number=places[finding["name"]].segment_number,
+                seg_sop_instance_uid=self._seg,
+                sr_sop_instance_uid=self._sr,
+            )
+            for finding in found
+        ]
+        what = PROPOSED if proposed else "segmented"
+        self.sentences = [f"{len(found)} regions {what}."]
 
     def _region(self, finding: dict[str, Any], unit: str, place: Place | None) -> Region:
         box = Box(low=place.box_lps_mm[0], high=place.box_lps_mm[1]) if place else None

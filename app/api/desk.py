@@ -161,7 +161,7 @@ class Desk:
         self._owned = True
         place = self._folder / ticket
         recorded_at = time.strftime("%Y%m%d%H%M%S")
-        return Request(place / "in", place / "out", recorded_at)
+        return Request(place / "in", place / "out", recorded_at, propose=True)
 
     def hear(self, message: Message) -> bool:
         """Take the worker's message if it is about a caller's analysis.

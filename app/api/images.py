@@ -8,24 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from app.api.refusals import ImageUnusable
 from app.compare.picture import PictureUnusable, check_picture
 from operators.job import Series
+from operators.study.image_type import image_type_of
 from operators.study.read import read_drop
 
-ImageType = Literal["xray", "ct", "mri", "ultrasound", "pathology"]
-IMAGE_TYPES: tuple[ImageType, ...] = get_args(ImageType)
-# Modality (0008,0060) of PS3.3 C.7.3.1.1.1 that each of the roadmap's words covers.
-MODALITIES: dict[str, frozenset[str]] = {
-    "xray": frozenset({"CR", "DX", "RG", "RF", "XA", "MG", "PX", "IO"}),
-    "ct": frozenset({"CT"}),
-    "mri": frozenset({"MR"}),
-    "ultrasound": frozenset({"US", "IVUS"}),
-    "pathology": frozenset({"SM", "GM"}),
-}
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_DICOM_MARK = slice(128, 132)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ def inspect(files: Sequence[Path], image_type: str) -> Uploaded:
     pictures = [_is_picture(path) for path in files]
     if any(pictures):
         if len(files) > 1:
-            why = f"{len(files)} parts, one of them PNG or JPEG. Send one picture, or DICOM only."
+            why = f"{len(files)} parts, one a PNG, JPEG or TIFF. Send one picture, or DICOM only."
             raise ImageUnusable("image", why)
         try:
             check_picture(files[0])
@@ -77,7 +69,11 @@ def inspect(files: Sequence[Path], image_type: str) -> Uploaded:
 
 def _is_picture(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(8).startswith(_PICTURE_STARTS)
+        head = file.read(_DICOM_MARK.stop)
+    if head.startswith(_PICTURE_STARTS):
+        return True
+    # A slide may be both: a TIFF in whose first bytes a DICOM file begins.
+    return head.startswith(_TIFF_STARTS) and head[_DICOM_MARK] != b"DICM"
 
 
 def _one_series(files: Sequence[Path], image_type: str) -> Series:
@@ -91,7 +87,7 @@ def _one_series(files: Sequence[Path], image_type: str) -> Series:
     if len(found) != 1:
         raise ImageUnusable("image", f"{len(found)} series. Send the slices of one series.")
     (series,) = found
-    if series.modality not in MODALITIES[image_type]:
+    if image_type_of(series.modality) != image_type:
         shown = series.modality if series.modality.isalpha() and len(series.modality) < 4 else "?"
         why = f"image_type says {image_type}, the DICOM header says Modality {shown}. Correct one."
         raise ImageUnusable("image_type", why)

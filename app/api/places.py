@@ -32,6 +32,38 @@ class Place:
     box_lps_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
+@dataclass(frozen=True)
+class PixelPlace:
+    """One segment in a 2D image.
+
+    Attributes
+    ----------
+    segment_number : int
+        In the SEG.
+    box_px : tuple of int
+        Left, top, right and bottom edge, pixels.
+    """
+
+    segment_number: int
+    box_px: tuple[int, int, int, int]
+
+
+def read_pixel_places(seg: Path) -> dict[str, PixelPlace]:
+    """Box of every segment of the SEG of a 2D image, by Tracking ID: frame n is segment n."""
+    dataset = pydicom.dcmread(seg)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    places = {}
+    for number, item in enumerate(dataset.SegmentSequence):
+        frame = _frame(packed, number, rows, columns)
+        (top, bottom), (left, right) = (
+            np.flatnonzero(frame.any(axis=axis))[[0, -1]] for axis in (1, 0)
+        )
+        box = int(left), int(top), int(right) + 1, int(bottom) + 1
+        places[str(item.TrackingID)] = PixelPlace(int(item.SegmentNumber), box)
+    return places
+
+
 @dataclass
 class _Sum:
     voxels: int = 0

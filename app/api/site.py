@@ -21,17 +21,19 @@ from starlette.exceptions import HTTPException
 
 from app.api import answers
 from app.api.answers import FineTuneStarted, HybridAnswer, LocalAnswer
+from app.api.capture import MODALITY, put_capture
 from app.api.counter import Counter, Ticket
 from app.api.hybrid import Comparison
-from app.api.images import IMAGE_TYPES, Uploaded, inspect
+from app.api.images import Uploaded, inspect
 from app.api.jobs import Job, Jobs
 from app.api.refusals import ApiRefusal, BodyUnusable, Defect, FieldWrong, UnknownPath
 from app.api.upload import IMAGE, receive_form
 from app.compare.claude import Claude
 from app.settings import Settings
+from operators.study.image_type import IMAGE_TYPES
 
 CONTEXT_LIMIT = 10_000
-NO_BUNDLE_FOR_PICTURES = "no bundle takes a PNG or JPEG; send the DICOM series."
+NO_BUNDLE_FOR_PICTURES = "no bundle takes a picture of a CT or MR slice; send the DICOM series."
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _LOCAL_FIELDS = frozenset({"image_type", "clinical_context"})
 _HYBRID_FLAGS = ("use_local_only", "context_is_deidentified", "pixels_are_deidentified")
@@ -85,19 +87,24 @@ def _add_analyses(app: FastAPI, settings: Settings, counter: Counter, claude: Cl
             reserve_bytes=settings.min_free_bytes,
         )
         asked = read_fields(form.fields)
-        return asked, await run_in_threadpool(inspect, form.images, asked.image_type)
+        uploaded = await run_in_threadpool(inspect, form.images, asked.image_type)
+        return asked, await run_in_threadpool(
+            put_capture, uploaded, asked.image_type, ticket.input_dir
+        )
 
     async def local(
         request: Request, ticket: Ticket, asked: Asked, uploaded: Uploaded
     ) -> LocalAnswer:
         began = time.monotonic()
-        if uploaded.series is None:
+        picture = uploaded.series is None
+        if picture and asked.image_type not in MODALITY:
             reason = NO_BUNDLE_FOR_PICTURES
             return answers.unavailable(asked.image_type, reason, _ms_since(began))
         outcome = await counter.analyse(ticket, request.is_disconnected)
-        return await run_in_threadpool(
+        answer = await run_in_threadpool(
             answers.from_outcome, outcome, ticket.output_dir, asked.image_type, _ms_since(began)
         )
+        return answers.without_evidence(answer) if picture else answer
 
     @app.post("/api/phase-5/image/analyze-local-only", openapi_extra=_multipart(flags=()))
     async def analyze_local_only(request: Request) -> LocalAnswer:
@@ -174,7 +181,7 @@ def _multipart(flags: tuple[str, ...]) -> dict[str, Any]:
         IMAGE: {
             "type": "array",
             "items": {"type": "string", "format": "binary"},
-            "description": "DICOM slices of one series, one part each; or one PNG or JPEG.",
+            "description": "DICOM slices of one series, one part each; or one PNG, JPEG or TIFF.",
         },
         "image_type": {"type": "string", "enum": list(IMAGE_TYPES)},
         "clinical_context": {"type": "string", "maxLength": CONTEXT_LIMIT, "default": ""},

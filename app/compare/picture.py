@@ -20,6 +20,7 @@ from operators.errors import Refusal
 from operators.job import Instance, Series
 from operators.volume.pixels import check_supported, padding_mask, read_rescale, read_stored
 
+FORMATS = ("PNG", "JPEG", "TIFF")
 PIXEL_LIMIT = 40_000_000  # a mammogram has 20 million
 LONGEST_SIDE = 1024
 TAILS_PERCENT = (1.0, 99.0)
@@ -33,12 +34,12 @@ class PictureUnusable(Refusal):
 
 
 def check_picture(path: Path) -> None:
-    """Decode a PNG or JPEG to its end.
+    """Decode a PNG, JPEG or TIFF to its end.
 
     Raises
     ------
     PictureUnusable
-        Neither, cut, broken, or of more than `PIXEL_LIMIT` pixels.
+        None of them, several pages, cut, broken, or of more than `PIXEL_LIMIT` pixels.
     """
     _decoded(path)
 
@@ -66,6 +67,26 @@ def picture_png(path: Path) -> bytes:
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return _png(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")), 1.0)
+
+
+def grey_picture(path: Path) -> np.ndarray:
+    """A caller's picture as grey levels, full size.
+
+    Returns
+    -------
+    numpy.ndarray, shape (rows, columns), uint8
+        By luminance (ITU-R BT.601); more than 8 bits from its darkest to its brightest.
+
+    Raises
+    ------
+    PictureUnusable
+        See `check_picture`.
+    """
+    image = _decoded(path)
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float64)
+        return _to_grey(values, float(values.min()), float(values.max()))
+    return np.asarray(image.convert("L"))
 
 
 def key_image(series: Series) -> Instance:
@@ -120,19 +141,21 @@ def key_image_png(instance: Instance) -> bytes:
 
 def _decoded(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             width, height = image.size
             if width * height > PIXEL_LIMIT:
                 raise PictureUnusable(
                     f"{width} x {height} pixels (limit {PIXEL_LIMIT}). Send it smaller."
                 )
+            if getattr(image, "n_frames", 1) > 1:
+                raise PictureUnusable("several pages. Send one picture.")
             image.load()
             return ImageOps.exif_transpose(image)
     except PictureUnusable:
         raise
     except Exception as error:  # decoders raise whatever they like for what is broken
-        raise PictureUnusable("no sound PNG or JPEG. Export it again.") from error
+        raise PictureUnusable("no sound PNG, JPEG or TIFF. Export it again.") from error
 
 
 def _window(header: Dataset) -> tuple[float, float] | None:

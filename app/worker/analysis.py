@@ -10,8 +10,10 @@ from app.worker.messages import Job, Outcome, Request
 
 if TYPE_CHECKING:
     from operators.job import Refused, StudyJob
+    from operators.models.warm import WarmModels
 
 REASONS_SHOWN = 3
+PROPOSER = "medsam_lite"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,38 @@ class AnalysisFactory:
                 models=models,
                 routed=None if routed is None else [RoutedPair(*pair) for pair in routed],
             )
+            if request.propose and not done.matches and _is_one_picture(done):
+                done = _propose(request, models)
             write_result(done)
             return outcome(done)
 
         return job
+
+
+def _is_one_picture(job: StudyJob) -> bool:
+    from operators.study.image_type import planar_type_of_series
+
+    series = [series for study in job.studies for series in study.series]
+    return len(series) == 1 and planar_type_of_series(series[0]) is not None
+
+
+def _propose(request: Request, models: WarmModels) -> StudyJob:
+    """Regions of the one 2D image, by the network that other prompts have too.
+
+    Raises
+    ------
+    Refusal
+        Its weights are not there, or the picture can't be told or used.
+    """
+    from app.graph import Asked, segment
+
+    return segment(
+        request.input_dir,
+        request.output_dir,
+        request.recorded_at,
+        models=models,
+        asked=Asked(PROPOSER, None, ()),
+    )
 
 
 def outcome(job: StudyJob) -> Outcome:

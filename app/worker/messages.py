@@ -23,12 +23,15 @@ class Request:
     routed : tuple or None
         (bundle, Series Instance UID, whether the card's body part is asked) of every pair
         that a route wants; None: the cards decide about every series.
+    propose : bool
+        Where no bundle takes a 2D image, regions of it may be proposed.
     """
 
     input_dir: Path
     output_dir: Path
     recorded_at: str
     routed: tuple[tuple[str, str, bool], ...] | None = None
+    propose: bool = False
 
 
 @dataclass(frozen=True)
