@@ -76,7 +76,7 @@ def measured_part(scores: Sequence[Score], line: Line, sha256: str, when: dateti
             "`make evaluate-medsam`. Mean Dice by patient, in square brackets the 95 % bootstrap "
             "interval over patients (over structures where there is one patient).",
             table.accuracy(scores),
-            "Paired differences, patient by patient (two looks):",
+            "Paired differences, patient by patient:",
             table.differences(scores),
             "By structure, mean over crops:",
             table.structures(scores),

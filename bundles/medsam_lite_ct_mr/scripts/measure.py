@@ -111,7 +111,7 @@ def baseline_scores(spec: CropSpec, kept: Kept) -> list[Score]:
 def network_scores(network: LiteMedSam, name: str, spec: CropSpec, kept: Kept) -> list[Score]:
     """One network on one crop: its first mask, and the one from the tight box of the first.
 
-    The second is what `radloop segment` does; its method is called ``NAME, two looks``.
+    The second is what `medsam_lite` does; its method is called ``NAME, two looks``.
     """
     whole = Crop(0, 0, *kept.mask.shape)
     embedding = kept.embedding[None].float()

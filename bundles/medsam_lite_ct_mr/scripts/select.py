@@ -16,7 +16,6 @@ from .tune import CHECKPOINT, DECODER, blend
 
 SHARES = (0.5, 0.75, 1.0)
 TOLERANCE = 0.005
-TWO_LOOKS = ", two looks"
 
 
 def select(lists: Lists, run: Path, bundle: Path) -> None:
@@ -45,8 +44,7 @@ def select(lists: Lists, run: Path, bundle: Path) -> None:
         networks[str(share)] = with_decoder(lists.network(), decoder)
     scores = measure(specs, lists.embeddings, networks, run / f"validation-{state['step']}.jsonl")
     means = {
-        name: float(np.mean([s.dice for s in scores if s.method == name + TWO_LOOKS]))
-        for name in networks
+        name: float(np.mean([s.dice for s in scores if s.method == name])) for name in networks
     }
     for name, mean in means.items():
         print(f"share {name}: Dice {mean:.3f} on {len(specs)} validation crops", flush=True)
