@@ -202,7 +202,7 @@ def _bring(
 ) -> Path:
     """Download what is missing; a zip, or a folder where the zip alone is not the bundle."""
     assert published.archive is not None
-    stem = f"{name}_v{published.version}"
+    stem = published.archive.path.removesuffix(".zip")
     zip_file = area / f"{stem}.zip"
     wanted = _wanted(name, published.archive, zip_file, mirror, f"{stem}.zip")
     download(wanted, http, lambda done, total: told(zip_file.name, done, total), pause)

@@ -162,6 +162,8 @@ def read_inference(folder: Path, run: Run | None = None) -> Inference:
         config = dict(ConfigParser.load_config_file(str(file)))
     except Exception as error:
         raise ConfigBroken(folder.name, file.name, error) from error
+    for key, value in run.switches:
+        _switch(folder.name, config, key, value)
     for key in NEEDED:
         if key not in config and not (key == "network_def" and run.torchscript):
             raise ConfigMissing(folder.name, f"no '{key}' in its inference config")
@@ -169,6 +171,17 @@ def read_inference(folder: Path, run: Run | None = None) -> Inference:
     # A file that a config loads by itself may hold arrays beside tensors, and nothing else.
     with own_modules(folder), torch.serialization.safe_globals(_array_types()):
         return _instantiate(folder, file, config, run)
+
+
+def _switch(bundle: str, config: dict[str, Any], key: str, value: bool | float) -> None:
+    """Set a value that stands in the config already, by its path (``a#b``)."""
+    *above, last = key.split("#")
+    place: Any = config
+    for part in above:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        raise ConfigMissing(bundle, f"no '{key}', which its card sets, in its inference config")
+    place[last] = value
 
 
 def _instantiate(folder: Path, file: Path, config: dict[str, Any], run: Run) -> Inference:

@@ -122,6 +122,8 @@ class Run:
         None: the score is no confidence.
     result : str
         Key of the label map after the config's post-processing.
+    switches : tuple of (str, bool or float)
+        Values of the config that are set before it is read, by their path (``a#b``).
     unfit : str
         Why it can't run here; "" where it can.
     """
@@ -137,6 +139,7 @@ class Run:
     min_score: float = 0.0
     operating_point: OperatingPoint | None = None
     result: str = "pred"
+    switches: tuple[tuple[str, bool | float], ...] = ()
     unfit: str = ""
 
 
@@ -170,6 +173,7 @@ def read_run(block: Mapping[str, Any] | None) -> Run:
         min_score=block.get("min_score", 0.0),
         operating_point=None if point is None else OperatingPoint(**point),
         result=block.get("result", "pred"),
+        switches=tuple(block.get("set", {}).items()),
         unfit=block.get("unfit", ""),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from operators.models.inference_config import Argmax, ConfigBroken, ConfigMissing, read_inference
+from operators.models.run_block import Run
 from tests.zoo import SOFTMAX, spleen_config, whole_body_config
 
 
@@ -116,3 +117,19 @@ def test_a_config_without_a_part_is_refused(tmp_path):
     del config["inferer"]
     with pytest.raises(ConfigMissing, match="no 'inferer'"):
         read_inference(bundle(tmp_path, config))
+
+
+def test_a_card_may_throw_a_switch_that_the_config_has(tmp_path):
+    coarse = Run(switches=(("displayable_configs#highres", False),))
+
+    found = read_inference(bundle(tmp_path, whole_body_config()), coarse)
+
+    assert found.checkpoint_name == "model_lowres.pt"
+    (spacing,) = [step for step in found.preprocess.transforms if type(step).__name__ == "Spacingd"]
+    assert list(spacing.spacing_transform.pixdim) == [3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("key", ["displayable_configs#no_such", "no_such#highres", "pixdim#x"])
+def test_a_switch_that_is_not_there_is_refused(tmp_path, key):
+    with pytest.raises(ConfigMissing, match=key):
+        read_inference(bundle(tmp_path, whole_body_config()), Run(switches=((key, False),)))

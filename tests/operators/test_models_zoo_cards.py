@@ -88,6 +88,11 @@ CATEGORIES = {
 SIDES = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}
 
 
+def bundle_of(card: str) -> str:
+    """The zoo's bundle that a card is of: one has two cards, for two resolutions."""
+    return card.removesuffix("_3mm")
+
+
 def meanings(code: str, group: int) -> set[str]:
     """What pydicom's dictionary says a SNOMED CT code means in a context group of PS3.16."""
     entries = (entry[code] for entry in concepts["SCT"].values() if code in entry)
@@ -164,11 +169,19 @@ def test_a_card_says_what_is_published_and_where(folder):
 
     assert card.published is not None and card.published.archive is not None
     archive = card.published.archive
-    assert archive.path == f"{card.name}_v{card.version}.zip"
+    assert archive.path == f"{bundle_of(card.name)}_v{card.version}.zip"
     assert archive.url.endswith(f"/versions/{card.version}/files/{archive.path}")
     assert (archive.hash_type, len(archive.hash_val)) == ("sha1", 40)
     assert all(file.hash_type == "md5" for file in card.published.files)
     assert card.run.unfit or card.weights_file.suffix == ".pt"
+
+
+def test_the_card_of_3_mm_has_the_labels_of_that_of_1_5_mm():
+    fine, coarse = load_zoo_card(WHOLE), load_zoo_card(ZOO / f"{WHOLE.name}_3mm")
+
+    assert coarse.segments == fine.segments and coarse.published == fine.published
+    assert coarse.weights_file.name == "model_lowres.pt"
+    assert coarse.run.switches == (("displayable_configs#highres", False),)
 
 
 def test_what_forbids_commercial_use_says_so():
@@ -181,7 +194,7 @@ def test_a_card_agrees_with_the_publisher_where_a_checkout_is_given(folder):
     checkout = os.environ.get("RADLOOP_ZOO")
     if not checkout:
         pytest.skip("RADLOOP_ZOO names no checkout of Project-MONAI/model-zoo")
-    theirs = Path(checkout) / "models" / folder.name
+    theirs = Path(checkout) / "models" / bundle_of(folder.name)
     metadata = json.loads((theirs / "configs" / "metadata.json").read_text())
     archives = json.loads((theirs.parent / "model_info.json").read_text())
     (listed,) = theirs.glob("large_files.y*ml")
@@ -191,7 +204,7 @@ def test_a_card_agrees_with_the_publisher_where_a_checkout_is_given(folder):
 
     check_labels(card.name, metadata, read_content(folder), by_name=True)
     assert metadata["version"] == card.version
-    published = archives[f"{card.name}_v{card.version}"]
+    published = archives[f"{bundle_of(card.name)}_v{card.version}"]
     assert published["checksum"] == card.published.archive.hash_val
     assert published["source"] == card.published.archive.url
     for file in card.published.files:
