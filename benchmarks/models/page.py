@@ -98,7 +98,8 @@ def _volume(result: Mapping[str, Any]) -> Iterable[str]:
     yield (
         f"CT of {z} x {y} x {x}, {result['pixel_mm']} mm pixels, {result['slice_mm']} mm slices; "
         "reading, selection, volume, network, findings, SEG and SR. `whole_body`: 104 structures, "
-        "SegResNet of 32 filters, windows of 96³, 3 mm, random weights. Loading is not counted."
+        "SegResNet of 32 filters, windows of 96³, 3 mm, random weights whose answers are "
+        "replaced, off the clock, by balls of the size of organs. Loading is not counted."
     )
     yield ""
     yield "| bundle, runtime | first study | second | network | all else / network | peak memory |"

@@ -19,6 +19,7 @@ from operators.evidence.uids import derive_uid
 from operators.job import Volume
 
 CLASSES = 105
+AIR_HU, BALL_HU, BALL_STEP_HU = -1000, 100, 10
 
 
 def write_bundle(folder: Path, pixdim_mm: float, *, short: bool) -> Path:
@@ -131,15 +132,52 @@ def _card(sha256: str) -> dict[str, Any]:
 
 
 def hounsfield(shape: tuple[int, int, int]) -> np.ndarray:
-    """A body of soft tissue with noise in air, shape (z, y, x), int16."""
+    """A body with 104 balls, each of its own HU (`BALL_HU`), in air; shape (z, y, x), int16."""
     rng = np.random.RandomState(7)
-    _, y, x = np.ogrid[:1, : shape[1], : shape[2]]
-    inside = ((y / shape[1] - 0.5) / 0.35) ** 2 + ((x / shape[2] - 0.5) / 0.42) ** 2 < 1
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    inside = ((y / shape[1] - 0.5) / 0.4) ** 2 + ((x / shape[2] - 0.5) / 0.45) ** 2 < 1
     hu = np.empty(shape, np.int16)
     for k in range(shape[0]):
-        noise = rng.normal(0, 20, shape[1:])
-        hu[k] = np.where(inside[0], 40 + noise, -1000 + np.abs(noise)).astype(np.int16)
+        noise = rng.normal(0, 5, shape[1:])
+        hu[k] = np.where(inside[0], 40 + noise, AIR_HU + np.abs(noise)).astype(np.int16)
+    layers, around = 8, 13
+    for n in range(CLASSES - 1):
+        layer, place = divmod(n, around)
+        angle = 2 * np.pi * place / around
+        centre = (
+            shape[0] * (layer + 0.5) / layers,
+            shape[1] * (0.5 + 0.22 * np.sin(angle)),
+            shape[2] * (0.5 + 0.22 * np.cos(angle)),
+        )
+        radii = (shape[0] / layers * 0.35, shape[1] * 0.035, shape[2] * 0.035)
+        ball = sum(
+            ((axis - c) / r) ** 2 for axis, c, r in zip((z, y, x), centre, radii, strict=True)
+        )
+        hu[ball < 1] = BALL_HU + BALL_STEP_HU * (n + 1)
     return hu
+
+
+def find_balls(window: Any, scores: Any) -> Any:
+    """Scores that find the balls, in the place of random ones: as many voxels as organs have.
+
+    Random weights would scatter labels over the whole body, which no SEG or SR is made for.
+
+    Parameters
+    ----------
+    window : torch.Tensor, shape (n, 1, x, y, z)
+        As preprocessed: the whole range of HU brought to -1 to 1.
+    scores : torch.Tensor, shape (n, 105, x, y, z)
+        Overwritten.
+    """
+    import torch
+
+    top = BALL_HU + BALL_STEP_HU * (CLASSES - 1)
+    hu = (window.as_subclass(torch.Tensor) + 1) / 2 * (top - AIR_HU) + AIR_HU
+    label = ((hu - BALL_HU) / BALL_STEP_HU).round()
+    # Off the step: the rim of a ball, blurred by resampling.
+    on_step = (hu - BALL_HU - BALL_STEP_HU * label).abs() < 0.3 * BALL_STEP_HU
+    label = torch.where(on_step & (label >= 1) & (label < CLASSES), label, 0.0)
+    return scores.zero_().scatter_(1, label.long(), 1.0)
 
 
 def write_ct(folder: Path, hu: np.ndarray, pixel_mm: float, slice_mm: float) -> None:
