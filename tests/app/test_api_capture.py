@@ -90,6 +90,7 @@ def test_a_jpeg_is_answered_with_regions_that_claim_nothing(data_dir, tmp_path, 
     job = AnalysisFactory()()
 
     outcome = job(Request(folder, out, "20240102030405", propose=True))
+    (folder.parent / "unasked").mkdir()
     unasked = job(Request(folder, folder.parent / "unasked", "20240102030405"))
 
     assert unasked.state == "not applicable"
