@@ -62,6 +62,8 @@ class Known:
         """Who vouches for the weights that the card names."""
         if not self.card.weights_sha256:
             return "unpinned"
+        if self.card.pin is not None:
+            return "published" if self.card.pin.published else "pinned"
         record = read_record(self.card.folder)
         if record is None:
             return "shipped"

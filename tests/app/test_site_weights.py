@@ -102,6 +102,7 @@ def test_what_is_brought_is_pinned_and_runs(site: Site, good: Path) -> None:
     assert (done.outcome, done.layout, done.publisher_hash) == ("installed", "SAM", "none")
     assert done.file.read_bytes() == good.read_bytes()
     assert (site.known().state, site.known().weights()) == ("unverified", "right")
+    assert site.known().hash_state == "pinned"
     assert site.card().weights_sha256 == done.weights_sha256
     assert LoadedMedSam(site.card()).card.weights_sha256 == done.weights_sha256
     assert not list(site.store.rglob("*.part"))
@@ -111,7 +112,7 @@ def test_the_publisher_s_own_bytes_are_told_apart(site: Site, good: Path) -> Non
     site.publish(file_hash(good, "md5"))
 
     assert import_weights(site.card(), good, site.store).publisher_hash == "matches"
-    assert site.known().state == "installed"
+    assert (site.known().state, site.known().hash_state) == ("installed", "published")
 
 
 def test_other_weights_take_their_place_only_when_that_is_said(
