@@ -42,7 +42,7 @@ weights: setup  ## Fetch the weights that don't come with radloop (39 MB, once)
 
 PEERS := transformers|tokenizers|huggingface-hub|safetensors|regex
 
-peers: setup  ## Packages that only tests compare with, into var/peers (100 MB, once; apart from .venv)
+peers: setup  ## Packages that only tests compare with, into var/peers (150 MB, once; apart from .venv)
 	@test -e var/peers/.installed || { $(BIN)/python -m pip install --quiet --no-deps --upgrade --target var/peers \
 	  $$(grep -E '^($(PEERS))==' constraints.txt) && touch var/peers/.installed; } || echo "Without them the tests that compare with transformers are skipped."
 
