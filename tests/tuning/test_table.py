@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,6 +148,16 @@ def test_the_measured_part_goes_between_its_marks_and_says_what_was_lost(tmp_pat
     assert text.startswith("before\n") and text.endswith("after\n") and "stale text" not in text
     assert "2026-11-30" in text and "ab" * 32 in text
     assert "-0.100 [-0.100, -0.100], 0 better, 2 worse" in text
+
+
+def test_the_shipped_card_is_what_training_wrote_for_the_shipped_weights(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE / "configs", tmp_path / "configs")
+    sha256 = hashlib.sha256((BUNDLE / "models" / "decoder.pt").read_bytes()).hexdigest()
+
+    pin_card(tmp_path, sha256)
+
+    assert (tmp_path / "card.yaml").read_text() == (BUNDLE / "card.yaml").read_text()
+    assert sha256 in (BUNDLE / "README.md").read_text()
 
 
 @pytest.mark.parametrize("shown", [True, False])

@@ -107,7 +107,7 @@ class LoadedMedSam:
         card.verify_weights()
         self.card = card
         config_file = card.folder / "configs" / "inference.yaml"
-        target, self._crop_rule, self._follow_rule = read_config(
+        target, self._crop_rule, self._follow_rule, self._looks = read_config(
             card.name, config_file.read_bytes()
         )
         self._config_sha256 = hashlib.sha256(
@@ -212,11 +212,11 @@ class LoadedMedSam:
     ) -> np.ndarray:
         """The mask of one box on one slice, shape (y, x), bool.
 
-        The network is asked twice: a loose box makes a loose mask, so the second box
-        is drawn tightly round the first answer. The embedding serves both.
+        Where the config says two looks, the network is asked again with a box that is
+        drawn tightly round the first answer. The embedding serves both.
         """
         first = largest_piece(self._look(volume, k, box, box, window))
-        if not first.any():
+        if self._looks == 1 or not first.any():
             return first
         return self._look(volume, k, bounding_box(first, 0.0), box, window)
 
@@ -335,8 +335,8 @@ class LoadedMedSam:
         )
 
 
-def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]:
-    """Which of `NETWORKS`, and its rules."""
+def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule, int]:
+    """Which of `NETWORKS`, its rules, and how often it looks at a slice (1 or 2)."""
     try:
         content: dict[str, Any] = yaml.safe_load(config)
         target = content["network_def"]["_target_"]
@@ -345,7 +345,10 @@ def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule]:
         prompting = content["prompting"]
         crop = {name: float(value) for name, value in prompting["crop"].items()}
         follow = {name: float(value) for name, value in prompting["follow"].items()}
-        return target, CropRule(**crop), FollowRule(**follow)
+        looks = prompting.get("looks", 2)
+        if looks not in (1, 2):
+            raise PromptConfigUnfit(bundle, "looks other than 1 or 2")
+        return target, CropRule(**crop), FollowRule(**follow), looks
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
 
