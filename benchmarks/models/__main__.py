@@ -44,6 +44,8 @@ def main() -> None:
         elif not arguments.short and file.is_file():
             results[part] = json.loads(file.read_text())
     text = page(results)
+    if arguments.short:
+        print("Short: small networks and images; the figures below say nothing.\n")
     print(text)
     if not arguments.short:
         PAGE.write_text(text)
