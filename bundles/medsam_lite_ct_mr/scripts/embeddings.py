@@ -46,10 +46,7 @@ class Kept:
 
 
 def encoder(network: LiteMedSam) -> Encode:
-    """The network's encoder in bfloat16: a third of the time, and Dice stays the same.
-
-    `README.md` says how much embeddings, logits and Dice differ.
-    """
+    """The encoder in bfloat16, channels last: far faster than float32 on a CPU."""
     network.image_encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(picture: Tensor) -> Tensor:
