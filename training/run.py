@@ -59,7 +59,12 @@ class Trained:
 
 
 def train_config(card: Card) -> Path | None:
-    """The bundle's train config, or None."""
+    """The train config of a bundle that learns from confirmed studies, or None.
+
+    A prompted bundle has one too, but learns from crops round marks, by its own script.
+    """
+    if card.prompted:
+        return None
     files = (card.folder / "configs" / name for name in CONFIG_NAMES)
     return next((file for file in files if file.is_file()), None)
 
@@ -166,6 +171,8 @@ def fine_tune(
 def _checked_config(card: Card) -> Path:
     """The train config, with every part that we set or ask for."""
     file = train_config(card)
+    if card.prompted:
+        raise NotTrainable(card.name, "it waits for a person's mark; its README says how it learns")
     if file is None:
         raise NotTrainable(card.name, f"it has no configs/{CONFIG_NAMES[0]}")
     try:

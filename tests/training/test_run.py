@@ -22,7 +22,7 @@ from training.child import overrides
 from training.dataset import Manifest, read_manifest
 from training.refusals import AtWork, DatasetChanged, NoTrainingCases, NotTrainable
 from training.registry import Registry
-from training.run import _val_interval, fine_tune
+from training.run import _val_interval, fine_tune, train_config
 from training.state import StateDir, locked
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +164,16 @@ def test_a_bundle_without_train_config_is_refused(state, registry, card) -> None
 
     with pytest.raises(NotTrainable, match=r"no configs/train\.yaml"):
         fine_tune(card, manifest, registry)
+
+
+def test_a_prompted_bundle_is_no_pupil_of_confirmed_studies(state, registry, head_neck) -> None:
+    """It has a train config of its own, which is not asked here."""
+    tuned = load_card(ROOT / "bundles" / "medsam_lite_ct_mr")
+    assert (tuned.folder / "configs" / "train.yaml").is_file() and train_config(tuned) is None
+    manifest = make_dataset(state, head_neck, [blank("train")])
+
+    with pytest.raises(NotTrainable, match="waits for a person's mark"):
+        fine_tune(tuned, manifest, registry)
 
 
 def test_a_changed_label_is_not_learned(state, registry, head_neck) -> None:
