@@ -1,4 +1,4 @@
-"""How often the network is asked about a slice is the bundle's own choice."""
+"""How often the network is asked, and how far a structure is followed, the bundle's config says."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def test_two_looks_unless_the_config_says_one() -> None:
 def test_other_numbers_of_looks_are_refused(looks) -> None:
     with pytest.raises(PromptConfigUnfit, match="looks other than 1 or 2"):
         read_config("b", config(looks=looks))
+
+
+def with_stop(stop_sd) -> bytes:
+    follow = yaml.safe_load(config())["prompting"]["follow"]
+    return config(follow={**follow, "stop_sd": stop_sd})
+
+
+def test_one_stop_rule_for_all_units_or_one_for_each() -> None:
+    rules = read_config("b", with_stop(1.5))[2]
+    assert {unit: rule.stop_sd for unit, rule in rules.items()} == {
+        "HU": 1.5,
+        "SUVbw": 1.5,
+        "arbitrary": 1.5,
+    }
+    stops = {"HU": 1.0, "SUVbw": 1.25, "arbitrary": 2.0}
+    rules = read_config("b", with_stop(stops))[2]
+    assert {unit: rule.stop_sd for unit, rule in rules.items()} == stops
+
+
+def test_a_unit_without_a_stop_rule_is_refused() -> None:
+    with pytest.raises(PromptConfigUnfit, match="KeyError"):
+        read_config("b", with_stop({"HU": 1.0}))
 
 
 @pytest.mark.usefixtures("medsam_weights")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import yaml
 
 from operators.errors import ModelRefusal
-from operators.job import ModelIdentity, QualityFlag, Segmentation, Volume
+from operators.job import ModelIdentity, QualityFlag, Segmentation, Unit, Volume
 from operators.models.card import Card
 from operators.models.medsam.networks import NETWORKS, build_network
 from operators.models.medsam.parts import modules_of, take_over
@@ -107,7 +107,7 @@ class LoadedMedSam:
         card.verify_weights()
         self.card = card
         config_file = card.folder / "configs" / "inference.yaml"
-        target, self._crop_rule, self._follow_rule, self._looks = read_config(
+        target, self._crop_rule, self._follow_rules, self._looks = read_config(
             card.name, config_file.read_bytes()
         )
         self._config_sha256 = hashlib.sha256(
@@ -176,7 +176,7 @@ class LoadedMedSam:
             lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
             window=window,
             step_px=volume.spacing_zyx_mm[0] / max(volume.spacing_zyx_mm[1:]),
-            rule=self._follow_rule,
+            rule=self._follow_rules[volume.unit],
             onward=not region.whole,
         )
         flags = (*volume.quality, *placed.remarks, *_remarks(placed, region, found))
@@ -335,8 +335,11 @@ class LoadedMedSam:
         )
 
 
-def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule, int]:
-    """Which of `NETWORKS`, its rules, and how often it looks at a slice (1 or 2)."""
+def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, Mapping[Unit, FollowRule], int]:
+    """Which of `NETWORKS`, its rules, and how often it looks at a slice (1 or 2).
+
+    `stop_sd` is one number, or one for each unit of values.
+    """
     try:
         content: dict[str, Any] = yaml.safe_load(config)
         target = content["network_def"]["_target_"]
@@ -344,11 +347,15 @@ def read_config(bundle: str, config: bytes) -> tuple[str, CropRule, FollowRule, 
             raise PromptConfigUnfit(bundle, "another network")
         prompting = content["prompting"]
         crop = {name: float(value) for name, value in prompting["crop"].items()}
-        follow = {name: float(value) for name, value in prompting["follow"].items()}
+        follow: dict[str, Any] = dict(prompting["follow"])
+        stop = follow.pop("stop_sd")
+        stops = stop if isinstance(stop, dict) else dict.fromkeys(get_args(Unit), stop)
+        shared = {name: float(value) for name, value in follow.items()}
+        rules = {unit: FollowRule(stop_sd=float(stops[unit]), **shared) for unit in get_args(Unit)}
         looks = prompting.get("looks", 2)
         if looks not in (1, 2):
             raise PromptConfigUnfit(bundle, "looks other than 1 or 2")
-        return target, CropRule(**crop), FollowRule(**follow), looks
+        return target, CropRule(**crop), rules, looks
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PromptConfigUnfit(bundle, f"{type(error).__name__}") from error
 
