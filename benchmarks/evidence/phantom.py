@@ -33,12 +33,16 @@ def write_phantom(folder: Path, slices: int) -> None:
     """Write the series; values are noise around tissue, so that no file is trivial."""
     rng = np.random.RandomState(7)
     hu = rng.normal(40, 20, (slices, SIZE, SIZE)).astype(np.int16)
-    affine = np.diag([PIXEL_MM, PIXEL_MM, SLICE_MM, 1.0])
-    uids = [derive_uid("benchmark", part, str(slices)) for part in ("study", "series", "frame")]
+    write_ct(folder, hu, PIXEL_MM, SLICE_MM, "Noise and balls")
+
+
+def write_ct(folder: Path, hu: np.ndarray, pixel_mm: float, slice_mm: float, comments: str) -> None:
+    """Write values as the CT series of a benchmark's patient, who is nobody."""
+    uids = [derive_uid("benchmark", part, str(hu.shape)) for part in ("study", "series", "frame")]
     write_ct_series(
         folder,
         hu,
-        affine,
+        np.diag([pixel_mm, pixel_mm, slice_mm, 1.0]),
         SeriesIdentity(
             patient_name="BENCHMARK^PHANTOM",
             patient_id="BENCHMARK",
@@ -47,7 +51,7 @@ def write_phantom(folder: Path, slices: int) -> None:
             frame_of_reference_uid=uids[2],
             study_description="Benchmark",
             series_description="Benchmark phantom",
-            image_comments="Noise and balls",
+            image_comments=comments,
             study_date="20260101",
             study_time="120000",
             body_part="HEADNECK",

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.evidence.phantom import write_ct
 from benchmarks.models.clock import memory_mb
-from benchmarks.models.whole_body import hounsfield, write_bundle, write_ct
+from benchmarks.models.whole_body import hounsfield, write_bundle
 
 
 def measure(*, short: bool) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def measure(*, short: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": shape}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_ct(folder / "ct", hounsfield(shape), *spacing)
+        write_ct(folder / "ct", hounsfield(shape), *spacing, "Noise")
         bundle = write_bundle(folder / "whole_body", 3.0, short=short)
         for who in ("radloop", "sdk"):
             done = subprocess.run(

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.phantom import write_ct
 from benchmarks.models.runtimes import EAGER
-from benchmarks.models.whole_body import find_balls, hounsfield, write_bundle, write_ct
+from benchmarks.models.whole_body import find_balls, hounsfield, write_bundle
 
 WHOLE_BODY = "whole_body"
 KINDS = (EAGER, "ONNX Runtime float32", "OpenVINO float32", "OpenVINO bfloat16")
@@ -27,7 +28,7 @@ def measure(*, short: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": shape, "pixel_mm": pixel_mm, "slice_mm": slice_mm}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_ct(folder / "ct", hounsfield(shape), pixel_mm, slice_mm)
+        write_ct(folder / "ct", hounsfield(shape), pixel_mm, slice_mm, "Noise")
         bundles = [write_bundle(folder / WHOLE_BODY, 3.0, short=short)]
         if not short:
             bundles.append(HEAD_NECK)

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from app.demo.ct_series import SeriesIdentity, write_ct_series
-from operators.evidence.uids import derive_uid
 from operators.job import Volume
 
 CLASSES = 105
@@ -178,31 +176,6 @@ def find_balls(window: Any, scores: Any) -> Any:
     on_step = (hu - BALL_HU - BALL_STEP_HU * label).abs() < 0.3 * BALL_STEP_HU
     label = torch.where(on_step & (label >= 1) & (label < CLASSES), label, 0.0)
     return scores.zero_().scatter_(1, label.long(), 1.0)
-
-
-def write_ct(folder: Path, hu: np.ndarray, pixel_mm: float, slice_mm: float) -> None:
-    """Write it as a CT series, so that reading counts too."""
-    uids = [derive_uid("benchmark", part, str(hu.shape)) for part in ("study", "series", "frame")]
-    write_ct_series(
-        folder,
-        hu,
-        np.diag([pixel_mm, pixel_mm, slice_mm, 1.0]),
-        SeriesIdentity(
-            patient_name="BENCHMARK^PHANTOM",
-            patient_id="BENCHMARK",
-            study_instance_uid=uids[0],
-            series_instance_uid=uids[1],
-            frame_of_reference_uid=uids[2],
-            study_description="Benchmark",
-            series_description="Benchmark phantom",
-            image_comments="Noise",
-            study_date="20260101",
-            study_time="120000",
-            body_part="HEADNECK",
-            manufacturer="radloop",
-            model="benchmark",
-        ),
-    )
 
 
 def volume(hu: np.ndarray, pixel_mm: float, slice_mm: float) -> Volume:

@@ -12,18 +12,10 @@ from collections.abc import Sequence
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
-from operators.evidence.common import (
-    DEVICE_SERIAL_NUMBER,
-    LONG_STRING,
-    MANUFACTURER,
-    MODEL_NAME,
-    SOFTWARE_VERSION,
-    Identity,
-    first_reference,
-)
-from operators.evidence.uids import derive_uid
+from operators.evidence.common import Identity, first_reference
+from operators.evidence.seg_header import binary_seg
 from operators.job import Segmentation, Volume
 
 
@@ -47,27 +39,8 @@ def build_planar_seg(
         One each, none empty; they may overlap.
     """
     volume = segmentation.volume
-    dataset = hd.seg.Segmentation(
-        source_images=[_source(volume)],
-        pixel_array=np.stack(masks, axis=-1)[np.newaxis].astype(np.uint8),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=described,
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=SOFTWARE_VERSION,
-        device_serial_number=DEVICE_SERIAL_NUMBER,
-        content_label="AI_SEGMENTATION",
-        content_description=f"{segmentation.model.name}: {len(described)} structures"[:LONG_STRING],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-    )
-    # highdicom's UID is random, and no two runs were equal.
-    dimensions = derive_uid("dimensions", identity.sop_instance_uid)
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = dimensions
+    pixels = np.stack(masks, axis=-1)[np.newaxis].astype(np.uint8)
+    dataset = binary_seg(_source(volume), pixels, described, identity, segmentation.model.name)
     # Type 2C where no position says how the image lies (PS3.3 C.7.6.1); the source may know.
     dataset.PatientOrientation = volume.headers[0].get("PatientOrientation") or None
     _refer_to_source(dataset, volume)

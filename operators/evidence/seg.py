@@ -14,15 +14,10 @@ import numpy as np
 from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from operators.evidence.common import (
-    DEVICE_SERIAL_NUMBER,
     LONG_STRING,
-    MANUFACTURER,
-    MODEL_NAME,
-    SOFTWARE_VERSION,
     Identity,
     algorithm_parameters,
     encoded_references,
@@ -34,6 +29,7 @@ from operators.evidence.common import (
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.frames import Frame, attach_frames, list_frames
 from operators.evidence.planar_seg import build_planar_seg
+from operators.evidence.seg_header import binary_seg
 from operators.evidence.uids import derive_uid
 from operators.job import Code, ModelIdentity, Report, Segment, Segmentation, Volume
 
@@ -118,34 +114,16 @@ def _header(
     """
     model = report.segmentation.model
     volume = report.segmentation.volume
-    dataset = hd.seg.Segmentation(
-        source_images=[stand_in],
-        pixel_array=np.arange(1, len(found) + 1, dtype=np.uint16)[np.newaxis, np.newaxis],
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _description(number, segment, identity, model)
-            for number, segment in enumerate(found, start=1)
-        ],
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=SOFTWARE_VERSION,
-        device_serial_number=DEVICE_SERIAL_NUMBER,
-        content_label="AI_SEGMENTATION",
-        content_description=f"{model.name}: {len(found)} structures"[:LONG_STRING],
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-    )
+    pixels = np.arange(1, len(found) + 1, dtype=np.uint16)[np.newaxis, np.newaxis]
+    described = [
+        _description(number, segment, identity, model)
+        for number, segment in enumerate(found, start=1)
+    ]
+    dataset = binary_seg(stand_in, pixels, described, identity, model.name)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     shared.PixelMeasuresSequence[0].SpacingBetweenSlices = decimals(volume.spacing_zyx_mm[:1])[0]
     # highdicom shares it where there is one segment only; here every frame has its own.
     shared.pop("SegmentIdentificationSequence", None)
-    # highdicom's UID is random, and no two runs were equal.
-    dimensions = derive_uid("dimensions", identity.sop_instance_uid)
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = dimensions
     return dataset
 
 
