@@ -24,6 +24,7 @@ BOX_CUT = 300.0  # HU: what a box is drawn round
 
 # A detector and a classifier in the bundle's own package, as the zoo's have theirs.
 SCRIPTS = '''
+import numpy as np
 import torch
 
 
@@ -59,6 +60,15 @@ class OneBox:
                 }
             )
         return found
+
+
+class PutTogether:
+    """Two images to one, as a numpy array that knows no place: what is known, the dict has."""
+
+    def __call__(self, data):
+        data["image"] = np.concatenate([data["late"], data["early"]])
+        data["image_meta_dict"] = data["late_meta_dict"]
+        return data
 '''
 
 
@@ -230,6 +240,32 @@ def channels(folder: Path) -> Path:
     return write(folder, content, state, run={"channels": rules}, labels=(1,))
 
 
+def phases(folder: Path) -> Path:
+    """The same of a config that loads two images apart and puts them together by itself."""
+    rules = [
+        {"name": "late", "when": {"description": {"any_of": ["late"]}}},
+        {"name": "early", "when": {"description": {"any_of": ["early"], "none_of": ["late"]}}},
+    ]
+    both = ["late", "early"]
+    before = [
+        _step("LoadImaged", [*both, "label"], image_only=False),
+        _step("EnsureChannelFirstd", both),
+        _step("Orientationd", both, axcodes="LPS", labels=None),
+        {"_target_": "scripts.parts.PutTogether"},
+        _step("EnsureTyped"),
+    ]
+    back = {**_invert(nearest=False), "orig_keys": "late", "meta_keys": "pred_meta_dict"}
+    state = linear([[1.0, -1.0]], [-0.5])  # no tie: values are whole numbers
+    return write(
+        folder,
+        config(convolution(2, 1), WINDOWS, before, [back, SIGMOID, HALF, SAVE]),
+        state,
+        run={"channels": rules},
+        labels=(1,),
+        scripts=SCRIPTS,
+    )
+
+
 def detector(folder: Path) -> Path:
     """A box round what is above `BOX_CUT`."""
     inferer = {"_target_": "scripts.parts.OneBox"}
@@ -296,12 +332,20 @@ def torchscript(folder: Path, *, allowed: bool = True) -> Path:
     )
 
 
-def identity(folder: Path, count: int, before: list[dict[str, Any]], *, smooth: bool) -> Path:
-    """Each whole number from 0 to `count` is the label it is; `before` moves the grid."""
+def identity(folder: Path, count: int, before: list[dict[str, Any]], decides: str) -> Path:
+    """Each whole number from 0 to `count` is the label it is; `before` moves the grid.
+
+    `decides`: "after" an interpolating inverse, "before" a nearest one, or
+    "before, interpolated": a config that would interpolate label numbers.
+    """
     # 2 k v - k² is largest for the k that is nearest to v.
     rows = [[2.0 * k] for k in range(count + 1)]
     state = linear(rows, [-float(k * k) for k in range(count + 1)])
-    after = [SOFTMAX, _invert(nearest=False), ARGMAX] if smooth else [ARGMAX, _invert(nearest=True)]
+    after = {
+        "after": [SOFTMAX, _invert(nearest=False), ARGMAX],
+        "before": [ARGMAX, _invert(nearest=True)],
+        "before, interpolated": [ARGMAX, _invert(nearest=False)],
+    }[decides]
     return write(
         folder,
         config(convolution(1, count + 1), SIMPLE, before, after),

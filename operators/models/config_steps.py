@@ -201,6 +201,9 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
             continue
         decided = _decision(steps[at + 1 :], values, run)
         if decided is None:
+            if any(_decides(before, values) for before in steps[:at]):
+                # Between the numbers 2 and 0 lies no 1: labels are never interpolated.
+                steps[at] = {**step, "nearest_interp": True}
             continue
         length, threshold = decided
         rest[:] = steps[at + 1 + length :]
@@ -272,6 +275,10 @@ def _is_argmax(step: Mapping[str, Any], values: Values) -> bool:
         and values.flag(step, "argmax", default=False)
         and all(step.get(name) is None for name in ("to_onehot", "threshold", "rounding"))
     )
+
+
+def _decides(step: Mapping[str, Any], values: Values) -> bool:
+    return _is_argmax(step, values) or _threshold(step, values) is not None
 
 
 def _threshold(step: Mapping[str, Any], values: Values) -> float | None:

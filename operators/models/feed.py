@@ -50,7 +50,8 @@ def feed(
     ------
     dict
         Key → monai.data.MetaTensor, float32: (X, Y, Z) or (X, Y), with channels
-        first or, for a colour image that the config itself turns, last.
+        first or, for a colour image that the config itself turns, last. Images that the
+        config names apart come with ``<key>_meta_dict`` behind them.
 
     Raises
     ------
@@ -71,10 +72,13 @@ def feed(
     for at, place in _parts(volume, run, affine):
         cut = [np.ascontiguousarray(array[at].T) for array in arrays]
         if apart:
-            yield {
+            images = {
                 name: _tensor(array, place, volume, channel_first=channel_first)
                 for name, array in zip(names, cut, strict=True)
             }
+            # A config that puts its images together may ask for what a loader says of each.
+            said = {f"{name}_meta_dict": dict(image.meta) for name, image in images.items()}
+            yield images | said
         elif len(cut) == 1:
             yield {keys[0]: _tensor(cut[0], place, volume, channel_first=channel_first)}
         else:  # as a loader stacks the files of a list

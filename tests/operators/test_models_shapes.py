@@ -65,6 +65,16 @@ def test_two_series_are_two_channels_in_the_order_of_the_card(tmp_path, noise):
     np.testing.assert_array_equal(found.labels, noise > early)
 
 
+def test_a_config_that_puts_its_images_together_by_itself_is_inverted_by_the_first(
+    tmp_path, noise
+):
+    other = np.random.default_rng(17).normal(120, 200, SHAPE_ZYX).round().astype(np.int16)
+
+    found = run(shapes.phases(tmp_path / "phases"), volume(noise, channels=(other,)))
+
+    np.testing.assert_array_equal(found.mask(1), noise > other)
+
+
 def test_a_missing_channel_is_refused(tmp_path, noise):
     with pytest.raises(ChannelsUnfit, match=r"has 1 channels, it takes 2"):
         run(shapes.channels(tmp_path / "two"), volume(noise))
@@ -196,12 +206,12 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize("smooth", [True, False], ids=["slabs", "invertd"])
+@pytest.mark.parametrize("decides", ["after", "before", "before, interpolated"])
 @pytest.mark.parametrize("moves", MOVES)
-def test_an_identity_network_returns_the_labels_voxel_for_voxel(tmp_path, moves, smooth):
+def test_an_identity_network_returns_the_labels_voxel_for_voxel(tmp_path, moves, decides):
     labels = np.zeros(SHAPE_ZYX, np.int16)
     labels[2:16, 3:28, 2:24] = np.random.default_rng(7).integers(0, 6, (14, 25, 22))
-    folder = shapes.identity(tmp_path / "identity", 5, MOVES[moves], smooth=smooth)
+    folder = shapes.identity(tmp_path / "identity", 5, MOVES[moves], decides)
 
     found = run(folder, volume(labels))
 
