@@ -216,10 +216,15 @@ def write(
     return folder
 
 
-def planes(folder: Path) -> Path:
-    """Overlapping: plane n holds what is above `CUTS[n]`; the config then merges them."""
+def planes(folder: Path, *, clean: bool = False) -> Path:
+    """Overlapping: plane n holds what is above `CUTS[n]`; the config then merges them.
+
+    `clean`: of each plane only the largest piece.
+    """
     state = linear([[1.0]] * 3, [-cut for cut in CUTS])
-    steps = [SIGMOID, _invert(nearest=False), HALF, MERGE, SAVE]
+    largest = {"applied_labels": [0, 1, 2], "is_onehot": True, "independent": True}
+    tidy = [_step("KeepLargestConnectedComponentd", "pred", **largest)]
+    steps = [SIGMOID, _invert(nearest=False), HALF, *(tidy if clean else []), MERGE, SAVE]
     return write(
         folder,
         config(convolution(1, 3), WINDOWS, TURN, steps),
@@ -332,7 +337,13 @@ def torchscript(folder: Path, *, allowed: bool = True) -> Path:
     )
 
 
-def identity(folder: Path, count: int, before: list[dict[str, Any]], decides: str) -> Path:
+def identity(
+    folder: Path,
+    count: int,
+    before: list[dict[str, Any]],
+    decides: str,
+    inferer: dict[str, Any] = SIMPLE,
+) -> Path:
     """Each whole number from 0 to `count` is the label it is; `before` moves the grid.
 
     `decides`: "after" an interpolating inverse, "before" a nearest one, or
@@ -348,7 +359,7 @@ def identity(folder: Path, count: int, before: list[dict[str, Any]], decides: st
     }[decides]
     return write(
         folder,
-        config(convolution(1, count + 1), SIMPLE, before, after),
+        config(convolution(1, count + 1), inferer, before, after),
         state,
         labels=tuple(range(1, count + 1)),
     )

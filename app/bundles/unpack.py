@@ -8,6 +8,7 @@ left out.
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import zipfile
@@ -157,6 +158,13 @@ def _blocks(entry: _Entry) -> Iterator[bytes]:
         with entry.open() as reader:
             while block := reader.read(BLOCK):
                 yield block
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        OSError,
+    ) as error:
         problem = f"can't be read ({type(error).__name__})"
         raise EntryUnsafe(str(entry.path), problem, "Fetch or copy the source again.") from error

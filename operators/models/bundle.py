@@ -30,7 +30,7 @@ from operators.models.config_steps import Argmax
 from operators.models.feed import RAS_FROM_LPS, feed
 from operators.models.heads import HeadUnfit, boxes_in_patient, class_scores, detector_output
 from operators.models.inference_config import PackageMissing, read_inference
-from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid
+from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid, unpacked
 from operators.models.run_block import Input, Output
 from operators.models.runtimes.interface import WHOLE, Serving, Subject
 from operators.models.runtimes.serve import serve
@@ -281,7 +281,7 @@ class LoadedBundle:
         if run.argmax is Argmax.WINDOWS:
             item = self._prepared(item)
             batch = item["image"][None].to(self.device)
-            labels = windowed_argmax(run.inferer, batch.as_tensor(), self._network)
+            labels = windowed_argmax(run.inferer, batch.as_tensor(), self._finite_network)
             scores = labels[None].float()
         else:
             item, raw = self._scores(item)
@@ -297,14 +297,16 @@ class LoadedBundle:
             )
         )
         item = run.postprocess(item)
-        if run.argmax is Argmax.SLABS and run.threshold is not None:
-            count = max(segment.number for segment in self.card.segments)
-            if len(item["pred"]) < count:
-                raise OutputUnfit(self.card.name, f"{len(item['pred'])} channels, not {count}")
-            return planes_on_grid(item["pred"], affine, shape, run.threshold, count)
         if run.argmax is Argmax.SLABS:
-            labels = labels_on_grid(item["pred"], affine, shape)
-            item = {"pred": MetaTensor(labels[None], affine=affine)}
+            if run.threshold is None:
+                decided = labels_on_grid(item["pred"], affine, shape)[None]
+            else:
+                count = self._planes_of(item["pred"])
+                bits = planes_on_grid(item["pred"], affine, shape, run.threshold, count)
+                if not run.finish.transforms:
+                    return bits
+                decided = unpacked(bits, count)
+            item = {"pred": MetaTensor(decided, affine=affine)}
         item = run.finish(item)
         if self.card.run.result not in item:
             raise OutputUnfit(self.card.name, f"it gives no '{self.card.run.result}'")
@@ -317,16 +319,32 @@ class LoadedBundle:
         import torch
 
         if isinstance(raw, dict) and self.card.run.result != "pred":
-            return {getattr(key, "value", key): part[0].cpu() for key, part in raw.items()}
+            maps = {getattr(key, "value", key): part[0].cpu() for key, part in raw.items()}
+            return {key: self._finite(part) for key, part in maps.items()}
         if not isinstance(raw, torch.Tensor):
             raise OutputUnfit(self.card.name, f"the network gives a {type(raw).__name__}, no map")
-        return raw[0].cpu()
+        return self._finite(raw[0].cpu())
 
-    def _bits(self, pred: np.ndarray) -> np.ndarray:
-        """Channels of 0 and 1 as bits of one number each."""
+    def _finite(self, scores: Any) -> Any:
+        """The same; NaN would pass for "not found", or for the whole volume."""
+        import torch
+
+        if not all(torch.isfinite(channel).all() for channel in scores):
+            raise OutputUnfit(self.card.name, "the network gives NaN or infinite scores")
+        return scores
+
+    def _finite_network(self, windows: Any) -> Any:
+        return self._finite(self._network(windows))
+
+    def _planes_of(self, pred: Any) -> int:
         count = max(segment.number for segment in self.card.segments)
         if len(pred) < count:
             raise OutputUnfit(self.card.name, f"{len(pred)} channels, not {count}")
+        return count
+
+    def _bits(self, pred: np.ndarray) -> np.ndarray:
+        """Channels of 0 and 1 as bits of one number each."""
+        count = self._planes_of(pred)
         if not np.isin(np.unique(pred[:count]), (0, 1)).all():
             raise OutputUnfit(self.card.name, "planes hold something else than 0 and 1")
         bits = np.zeros(pred.shape[1:], plane_kind(count))

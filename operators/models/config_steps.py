@@ -26,6 +26,16 @@ _CHANNEL_WISE = (
     "EnsureTyped",
     "ToDeviced",
 )
+# Steps whose affine says all that they do to the grid, or that leave the grid alone. Only
+# behind these may the affine alone stand for `Invertd`: `Transposed` moves voxels, and it not.
+_AFFINE_TELLS = re.compile(
+    r"(Load|EnsureChannelFirst|AsChannelFirst|EnsureType|CastToType|ToTensor|ToDevice|Identity"
+    r"|SelectItems|DeleteItems|ConcatItems|CopyItems"
+    r"|ScaleIntensity\w*|ShiftIntensity|NormalizeIntensity|ThresholdIntensity|AdjustContrast"
+    r"|ClipIntensityPercentiles|HistogramNormalize|GaussianSmooth|MaskIntensity"
+    r"|Orientation|Spacing|Resize|Flip|Rotate90|CropForeground|SpatialCrop|CenterSpatialCrop"
+    r"|SpatialPad|BorderPad|DivisiblePad|ResizeWithPadOrCrop)(d|D|Dict)?"
+)
 _SUM_OF_REFERENCES = re.compile(r"\$\s*@\w+(\s*\+\s*@\w+)*\s*")
 _CUDA = re.compile(r"torch\.device\((['\"])cuda(:0)?\1\)(?! if)")
 _REFERENCE = re.compile(r"@(\w+)")
@@ -205,6 +215,8 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
                 # Between the numbers 2 and 0 lies no 1: labels are never interpolated.
                 steps[at] = {**step, "nearest_interp": True}
             continue
+        if not all(_affine_tells(before) for before in transforms(config, "preprocessing")):
+            return Cut()
         length, threshold = decided
         rest[:] = steps[at + 1 + length :]
         del steps[at:]
@@ -275,6 +287,14 @@ def _is_argmax(step: Mapping[str, Any], values: Values) -> bool:
         and values.flag(step, "argmax", default=False)
         and all(step.get(name) is None for name in ("to_onehot", "threshold", "rounding"))
     )
+
+
+def _affine_tells(step: Mapping[str, Any]) -> bool:
+    said = str(step.get("_target_", ""))
+    of_monai = "." not in said or said.startswith("monai.")
+    if of_monai and re.fullmatch(r"Lambda(d|D|Dict)?", target(step)):
+        return step.get("inv_func") is None  # `Invertd` would undo nothing either
+    return of_monai and _AFFINE_TELLS.fullmatch(target(step)) is not None
 
 
 def _decides(step: Mapping[str, Any], values: Values) -> bool:

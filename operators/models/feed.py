@@ -66,7 +66,8 @@ def feed(
         yield {keys[0]: _colour(volume, affine, channel_first=channel_first)}
         return
     names = [channel.name for channel in run.channels]
-    apart = len(keys) > 1 or (names and keys[0] in names)
+    apart = bool(names) and (len(keys) > 1 or keys[0] in names)
+    only = "image" if "image" in keys else keys[0]  # beside a label, which nobody has
     if apart and not set(names) <= set(keys):
         raise ChannelsUnfit(volume.bundle, len(arrays), f"images called {', '.join(keys)}")
     for at, place in _parts(volume, run, affine):
@@ -80,7 +81,7 @@ def feed(
             said = {f"{name}_meta_dict": dict(image.meta) for name, image in images.items()}
             yield images | said
         elif len(cut) == 1:
-            yield {keys[0]: _tensor(cut[0], place, volume, channel_first=channel_first)}
+            yield {only: _tensor(cut[0], place, volume, channel_first=channel_first)}
         else:  # as a loader stacks the files of a list
             yield {keys[0]: _stack(np.stack(cut), place, volume)}
 

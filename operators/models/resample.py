@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-SLAB_VOXELS = 4 << 20
+SLAB_VALUES = 32 << 20  # of all channels together: 128 MB
 
 
 def labels_on_grid(probabilities: Any, affine: Any, shape: tuple[int, int, int]) -> Any:
@@ -69,6 +69,18 @@ def planes_on_grid(
     return planes
 
 
+def unpacked(planes: np.ndarray, count: int) -> Any:
+    """Bits of `planes_on_grid` as channels of 0 and 1, (C, X, Y, Z), uint8 torch.Tensor."""
+    import torch
+
+    return torch.stack(
+        [
+            torch.from_numpy(((planes >> planes.dtype.type(n)) & 1).astype("u1"))
+            for n in range(count)
+        ]
+    )
+
+
 def plane_kind(count: int) -> np.dtype[Any]:
     """The smallest unsigned integer with `count` bits, at most 64."""
     size = next(size for size in (1, 2, 4, 8) if count <= 8 * size)
@@ -87,7 +99,7 @@ def _slabs(
     source_from_target = torch.linalg.inv(probabilities.affine.double()) @ affine.double()
     # grid_sample wants the last axis first, and -1 to 1 from centre to centre.
     scale = torch.tensor([2.0 / max(n - 1, 1) for n in size], dtype=torch.float64)
-    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    step = max(1, SLAB_VALUES // (len(source) * shape[1] * shape[2]))
     y, z = torch.meshgrid(
         torch.arange(shape[1], dtype=torch.float64),
         torch.arange(shape[2], dtype=torch.float64),

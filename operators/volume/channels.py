@@ -32,6 +32,19 @@ class ChannelFrameDiffers(VolumeRefusal):
         )
 
 
+class ChannelUnitDiffers(VolumeRefusal):
+    """Two channels hold other quantities than the bundle was trained on together."""
+
+    code = "RL-1447"
+
+    def __init__(self, first: Volume, other: Volume) -> None:
+        super().__init__(
+            f"series {other.series_instance_uid} is in {other.unit} and is to be a channel beside "
+            f"series {first.series_instance_uid}, which is in {first.unit}. Send the series that "
+            "the bundle's card names, with their Rescale Type."
+        )
+
+
 class ChannelApart(VolumeRefusal):
     """A channel does not cover the first one's volume."""
 
@@ -66,7 +79,7 @@ def stack_channels(built: Sequence[tuple[Volume, ...]]) -> Volume:
 
     Raises
     ------
-    ChannelParts, ChannelFrameDiffers, ChannelApart
+    ChannelParts, ChannelFrameDiffers, ChannelUnitDiffers, ChannelApart
     """
     for volumes in built:
         if len(volumes) != 1:
@@ -77,6 +90,8 @@ def stack_channels(built: Sequence[tuple[Volume, ...]]) -> Volume:
     for other in others:
         if other.frame_of_reference_uid != first.frame_of_reference_uid:
             raise ChannelFrameDiffers(first.series_instance_uid, other.series_instance_uid)
+        if other.unit != first.unit:
+            raise ChannelUnitDiffers(first, other)
         array, covered = on_grid_of(first, other)
         if covered < LEAST_COVERED:
             raise ChannelApart(first.series_instance_uid, other.series_instance_uid, covered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -50,7 +51,12 @@ def held(orthanc: Orthanc, study: str = STUDY) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     query = {"Level": "Instance", "Query": {"StudyInstanceUID": study}}
     for entry in json.loads(ask("tools/find", query)):
-        dataset = pydicom.dcmread(io.BytesIO(ask(f"instances/{entry}/file")))
+        try:
+            dataset = pydicom.dcmread(io.BytesIO(ask(f"instances/{entry}/file")))
+        except urllib.error.HTTPError as gone:
+            if gone.code != 404:
+                raise
+            continue  # removed between the list and this
         texts = [item.TextValue for item in dataset.get("ContentSequence", [])]
         found.setdefault(str(dataset.Modality), []).append(texts[0] if texts else "")
     return found

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from operators.job import Volume
 from operators.models.bundle import BundleUnfit, LoadedBundle, OutputUnfit, WeightsUnfit
-from operators.models.card import load_card
+from operators.models.card import CardInvalid, load_card
 from operators.models.feed import ChannelsUnfit
 from operators.models.inference_config import PackageMissing
 from operators.reading import Reading
@@ -57,6 +58,66 @@ def test_planes_that_are_cut_by_the_config_itself_are_the_same(tmp_path, noise):
         np.testing.assert_array_equal(found.mask(number), noise >= cut)
 
 
+@pytest.mark.parametrize("nearest", ["false", "true"])
+def test_planes_are_cleaned_up_as_the_config_says(tmp_path, nearest):
+    array = np.zeros(SHAPE_ZYX, np.int16)
+    array[4:10, 5:20, 5:18] = 1000
+    whole = array == 1000
+    array[14, 27, 22] = 1000  # an island
+    folder = shapes.planes(tmp_path / "planes", clean=True)
+    file = folder / "configs" / "inference.json"
+    file.write_text(
+        file.read_text().replace('"nearest_interp": false', f'"nearest_interp": {nearest}')
+    )
+
+    found = run(folder, volume(array))
+
+    for number in (1, 2, 3):
+        np.testing.assert_array_equal(found.mask(number), whole)
+
+
+@pytest.mark.parametrize("make", ["planes", "identity", "identity by windows", "slices"])
+def test_scores_that_are_no_numbers_are_refused(tmp_path, noise, make):
+    folder = {
+        "planes": lambda to: shapes.planes(to),
+        "identity": lambda to: shapes.identity(to, 3, shapes.TURN, "after"),
+        "identity by windows": lambda to: shapes.identity(
+            to, 3, shapes.TURN, "before", inferer=shapes.WINDOWS
+        ),
+        "slices": lambda to: shapes.slices(to),
+    }[make](tmp_path / "bundle")
+    loaded = LoadedBundle(load_card(folder))
+    with torch.no_grad():
+        loaded.network.bias[-1] = float("nan")
+
+    with pytest.raises(OutputUnfit, match="NaN"):
+        loaded.analyse(volume(noise))
+
+
+def test_many_planes_are_refused_by_the_schema(tmp_path):
+    folder = shapes.planes(tmp_path / "planes")
+    card = folder / "card.yaml"
+    card.write_text(card.read_text().replace("number: 3", "number: 65"))
+
+    with pytest.raises(CardInvalid, match="64"):
+        load_card(folder)
+
+
+def test_a_loader_that_also_reads_a_label_gets_the_image(tmp_path, noise):
+    folder = shapes.slices(tmp_path / "slices", sliced_by_config=True)
+    file = folder / "configs" / "inference.json"
+    file.write_text(
+        file.read_text().replace(
+            '{"_target_": "LoadImaged", "keys": "image"}',
+            '{"_target_": "LoadImaged", "keys": ["label", "image"]}',
+        )
+    )
+
+    found = run(folder, volume(noise))
+
+    np.testing.assert_array_equal(found.mask(1), noise > shapes.CUTS[1])
+
+
 def test_two_series_are_two_channels_in_the_order_of_the_card(tmp_path, noise):
     early = np.roll(noise, 5, axis=2)
 
@@ -65,9 +126,7 @@ def test_two_series_are_two_channels_in_the_order_of_the_card(tmp_path, noise):
     np.testing.assert_array_equal(found.labels, noise > early)
 
 
-def test_a_config_that_puts_its_images_together_by_itself_is_inverted_by_the_first(
-    tmp_path, noise
-):
+def test_a_config_that_puts_its_images_together_by_itself_is_inverted_by_the_first(tmp_path, noise):
     other = np.random.default_rng(17).normal(120, 200, SHAPE_ZYX).round().astype(np.int16)
 
     found = run(shapes.phases(tmp_path / "phases"), volume(noise, channels=(other,)))
@@ -202,6 +261,8 @@ MOVES = {
         shapes._step("CropForegroundd", source_key="image", margin=1, allow_smaller=True),
         shapes._step("SpatialPadd", spatial_size=[40, 40, 40]),
     ],
+    "transposed": [*shapes.LOAD, shapes._step("Transposed", indices=[0, 2, 1, 3])],
+    "flipped": [*shapes.TURN, shapes._step("Flipd", spatial_axis=[1])],
     "rotated by a quarter": [*shapes.LOAD, shapes._step("Rotate90d", k=1, spatial_axes=[0, 2])],
 }
 
