@@ -36,6 +36,9 @@ _AFFINE_TELLS = re.compile(
     r"|Orientation|Spacing|Resize|Flip|Rotate90|CropForeground|SpatialCrop|CenterSpatialCrop"
     r"|SpatialPad|BorderPad|DivisiblePad|ResizeWithPadOrCrop)(d|D|Dict)?"
 )
+_COPY = re.compile(r"\$\s*copy\.deepcopy\(\s*(@\w+)\s*\)\s*")
+# Arguments that MONAI has dropped since a bundle was published, and that decided nothing.
+_DROPPED_ARGUMENTS = {"SwinUNETR": ("img_size",)}
 _SUM_OF_REFERENCES = re.compile(r"\$\s*@\w+(\s*\+\s*@\w+)*\s*")
 _CUDA = re.compile(r"torch\.device\((['\"])cuda(:0)?\1\)(?! if)")
 _REFERENCE = re.compile(r"@(\w+)")
@@ -157,6 +160,22 @@ def take_out_download(config: dict[str, Any], values: Values) -> bool:
         return False
     config["network_def"] = {**definition, "pretrained": False}
     return True
+
+
+def drop_old_arguments(config: dict[str, Any]) -> None:
+    """Leave out what the network's class asked for once and no longer takes, in place."""
+    definition = config.get("network_def")
+    if isinstance(definition, dict):
+        gone = _DROPPED_ARGUMENTS.get(target(definition), ())
+        config["network_def"] = {k: v for k, v in definition.items() if k not in gone}
+
+
+def invert_what_ran(config: dict[str, Any]) -> None:
+    """Let `Invertd` name the very steps that ran: MONAI knows them by identity, not a copy."""
+    for step in transforms(config, "postprocessing"):
+        said = step.get("transform")
+        if target(step) == "Invertd" and isinstance(said, str):
+            step["transform"] = _COPY.sub(r"\1", said)
 
 
 def drop_file_access(config: dict[str, Any], values: Values) -> tuple[tuple[str, ...], bool]:

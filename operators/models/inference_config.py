@@ -27,7 +27,9 @@ from operators.models.config_steps import (
     Argmax,
     cut_decision,
     drop_file_access,
+    drop_old_arguments,
     expand_steps,
+    invert_what_ran,
     on_this_device,
     take_out_download,
     target,
@@ -194,6 +196,8 @@ def _instantiate(folder: Path, file: Path, config: dict[str, Any], run: Run) -> 
     for key in ("preprocessing", "postprocessing"):
         steps = transforms(config, key)
         steps[:] = [step for step in steps if not values.flag(step, "_disabled_", default=False)]
+    drop_old_arguments(config)
+    invert_what_ran(config)
     keys, channel_first = drop_file_access(config, values)
     exact = values.parsed("inferer")
     windowed = type(exact) is SlidingWindowInferer and not exact.with_coord

@@ -277,3 +277,29 @@ def test_an_identity_network_returns_the_labels_voxel_for_voxel(tmp_path, moves,
     found = run(folder, volume(labels))
 
     np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_an_inverse_by_a_copy_of_the_steps_inverts_the_steps_that_ran(tmp_path, noise):
+    folder = shapes.identity(tmp_path / "identity", 3, shapes.TURN, "before")
+    file = folder / "configs" / "inference.json"
+    content = file.read_text().replace('"@preprocessing"', '"$copy.deepcopy(@preprocessing)"')
+    file.write_text(content.replace('"$import torch"', '"$import copy", "$import torch"'))
+    labels = np.clip(noise, 0, 3)
+
+    np.testing.assert_array_equal(run(folder, volume(labels)).labels, labels)
+
+
+def test_a_network_of_an_older_monai_is_made_without_what_it_no_longer_takes(tmp_path):
+    from monai.networks.nets import SwinUNETR
+
+    network = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "feature_size": 12}
+    content = shapes.config(
+        {"_target_": "SwinUNETR", "img_size": 96, **network}, shapes.WINDOWS, shapes.TURN, []
+    )
+    torch.manual_seed(3)
+    state = SwinUNETR(**network).state_dict()
+    folder = shapes.write(tmp_path / "swin", content, state, labels=(1,))
+
+    made = LoadedBundle(load_card(folder)).network.state_dict()
+
+    assert all(torch.equal(made[name], value) for name, value in state.items())
