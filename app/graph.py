@@ -88,7 +88,14 @@ class Asked:
         marks = [mark for region in self.regions for mark in region.marks]
         named = [mark.image for mark in marks if isinstance(mark, OnImage)]
         named += [mark.image_uid for mark in marks if isinstance(mark, Drawing)]
-        return PlanarChoice(next(iter(named), self.image), self.frame)
+        image = next(iter(named), self.image)
+        # A mark on one frame says which; where marks are on several, the first one's is used.
+        frames = [
+            mark.frames[0]
+            for mark in marks
+            if isinstance(mark, Drawing) and mark.image_uid == image and len(mark.frames) == 1
+        ]
+        return PlanarChoice(image, self.frame, next(iter(frames), None))
 
 
 class RadloopGraph(Application):

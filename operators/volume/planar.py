@@ -33,10 +33,14 @@ class PlanarChoice:
         InstanceNumber or SOP Instance UID; "" where the series holds one image.
     frame : int or None
         From 1; None where the image has one.
+    marked_frame : int or None
+        The frame that a mark is on, taken where `frame` is None. Of a stack of slices it
+        chooses nothing.
     """
 
     image: str = ""
     frame: int | None = None
+    marked_frame: int | None = None
 
 
 def build_planar(series: Series, choice: PlanarChoice, bundle: str = "") -> Volume:
@@ -65,7 +69,7 @@ def build_planar(series: Series, choice: PlanarChoice, bundle: str = "") -> Volu
     """
     instance = choose_image(series, choice.image)
     header = instance.header
-    frame = _choose_frame(instance, choice.frame)
+    frame = _choose_frame(instance, choice.marked_frame if choice.frame is None else choice.frame)
     grey, padding = read_grey(instance, 0 if frame is None else frame - 1)
     known = read_scale(header, frame)
     kind = planar_type(header)

@@ -9,7 +9,9 @@ ModelRefusal
 ├── ImageNotInStudy    RL-1725   no series of the folder holds the image
 ├── OffTheSlices       RL-1726   no slice of the series lies there
 ├── OutsideTheImage    RL-1727   beyond the image
-└── OtherFrame         RL-1728   another frame of reference
+├── OtherFrame         RL-1728   another frame of reference
+├── OtherImageFrame    RL-1729   another frame of the image, or none that is named
+└── OnWholeSlide       RL-1730   coordinates of a whole slide, not of one tile
 
 Sentences repeat no text of the file: names of structures are a person's.
 """
@@ -139,6 +141,39 @@ class OtherFrame(ModelRefusal):
         super().__init__(
             f"the mark is in frame of reference {found[:64] or '(none)'}, the series in "
             f"{frame_of_reference_uid}. Give the series that was marked with --series."
+        )
+
+
+class OtherImageFrame(ModelRefusal):
+    """The image has several frames, and the mark is not on the one that is used."""
+
+    code = "RL-1729"
+
+    def __init__(self, sop_uid: str, marked: Sequence[int], used: int | None, frames: int) -> None:
+        named = f"frame {_listed(marked)}" if marked else "no frame that is named"
+        taken = f", and frame {used} is used" if used is not None else ""
+        step = (
+            "Name the frame of the mark with --frame."
+            if marked
+            else "Draw a box with --box and --frame instead."
+        )
+        super().__init__(
+            f"the mark is on {named} of image {sop_uid}, which has {frames} frame"
+            f"{'s' if frames != 1 else ''}{taken}. {step}"
+        )
+
+
+class OnWholeSlide(ModelRefusal):
+    """Pixel Origin Interpretation is not FRAME (PS3.3 C.18.6.1.1)."""
+
+    code = "RL-1730"
+
+    def __init__(self, sop_uid: str, origin: str) -> None:
+        said = f"{origin[:16]}" if origin else "absent"
+        super().__init__(
+            f"image {sop_uid} is a tile of a slide, and the mark counts its pixels over the whole "
+            f"slide (Pixel Origin Interpretation is {said}, not FRAME). Draw a box on the tile "
+            "with --box and --frame."
         )
 
 

@@ -18,7 +18,9 @@ from operators.models.medsam.drawn import Shape, box_round
 from operators.models.medsam.mark_file import (
     ImageNotInStudy,
     OffTheSlices,
+    OnWholeSlide,
     OtherFrame,
+    OtherImageFrame,
     OutsideTheImage,
 )
 from operators.models.medsam.picture import Box, Point, SlicePrompt
@@ -32,6 +34,7 @@ from operators.models.medsam.region import (
     Region,
 )
 from operators.models.medsam.request import DECIMALS, check_box, locate
+from operators.volume.planar_pixels import frame_count
 
 # An outline with more corners than a rectangle that was closed by hand shows the border
 # itself, and is a mask to refine; a rectangle is only round it.
@@ -87,6 +90,7 @@ def place(volumes: Sequence[Volume], region: Region) -> Placed:
             prompt = _checked(found, mark)
         elif isinstance(mark, Drawing):
             found, k = _by_uid(volumes, mark.image_uid)
+            _check_frame(found, k, mark)
             prompt = _drawn(found, k, mark.shape, mark.points * _pixel_mm(found)[::-1])
         else:
             raise OtherFrame("", volumes[0].frame_of_reference_uid)
@@ -114,6 +118,19 @@ def _by_uid(volumes: Sequence[Volume], sop_uid: str) -> tuple[Volume, int]:
         if sop_uid in uids:
             return volume, uids.index(sop_uid)
     raise ImageNotInStudy(sop_uid)
+
+
+def _check_frame(volume: Volume, k: int, mark: Drawing) -> None:
+    """Raises where a mark means another frame, or other pixels, than those of slice k."""
+    header, uid = volume.headers[k], mark.image_uid
+    frames = frame_count(header)
+    used = volume.plane.frame if volume.plane is not None else None
+    # A frame that is named counts for an image of one frame too: it can only be the first.
+    if (frames > 1 or mark.frames) and (used or 1) not in mark.frames:
+        raise OtherImageFrame(uid, mark.frames, used, frames)
+    whole = header.get("TotalPixelMatrixRows"), header.get("TotalPixelMatrixColumns")
+    if whole not in ((None, None), (header.Rows, header.Columns)) and mark.origin != "FRAME":
+        raise OnWholeSlide(uid, mark.origin)
 
 
 def _drawn(volume: Volume, k: int, shape: Shape, points_mm: np.ndarray) -> SlicePrompt:

@@ -149,12 +149,18 @@ class Drawing:
         SOP Instance UID; "" for a drawing in the patient.
     frame_of_reference_uid : str
         Of a drawing in the patient; else "".
+    frames : tuple of int
+        Frames of the image that it is on, from 1; empty where none is named.
+    origin : str
+        Pixel Origin Interpretation (0048,0301): FRAME, VOLUME, or "" where it is absent.
     """
 
     shape: Shape
     points: np.ndarray
     image_uid: str = ""
     frame_of_reference_uid: str = ""
+    frames: tuple[int, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True)

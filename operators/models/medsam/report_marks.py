@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from operators.models.medsam.drawn import POINTS_NEEDED, Shape
 from operators.models.medsam.mark_file import ChoiceNotThere, MarkFile, NoMarks, TooManyMarks
@@ -48,6 +49,19 @@ class _Graphic:
     points: np.ndarray
     image_uid: str
     frame_of_reference_uid: str
+    frames: tuple[int, ...]
+    origin: str
+
+    def drawn_as(self, shape: Shape, points: np.ndarray) -> Drawing:
+        """A drawing where this one is."""
+        return Drawing(
+            shape, points, self.image_uid, self.frame_of_reference_uid, self.frames, self.origin
+        )
+
+    @property
+    def place(self) -> tuple[str, str, tuple[int, ...], str]:
+        """What two graphics of one drawing share."""
+        return self.image_uid, self.frame_of_reference_uid, self.frames, self.origin
 
 
 def read_report(report: Dataset, asked: MarkFile) -> tuple[Region, ...]:
@@ -128,7 +142,7 @@ def _graphics(group: Dataset) -> Iterator[_Graphic]:
             continue
         points = data.reshape(-1, width)
         shape = _shape(str(item.get("GraphicType", "")), len(points))
-        image_uid = "" if width == 3 else _image(item)
+        image_uid, frames = ("", ()) if width == 3 else _image(item)
         if shape is None or (width == 2 and not image_uid):
             continue
         yield _Graphic(
@@ -137,6 +151,8 @@ def _graphics(group: Dataset) -> Iterator[_Graphic]:
             points=points,
             image_uid=image_uid,
             frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID", "") or ""),
+            frames=frames,
+            origin=str(item.get("PixelOriginInterpretation", "") or ""),
         )
 
 
@@ -153,17 +169,19 @@ def _shape(graphic_type: str, count: int) -> Shape | None:
     return shape if enough else None
 
 
-def _image(item: Dataset) -> str:
-    """The image that coordinates are on; "" for none, several, or a frame of one."""
+def _image(item: Dataset) -> tuple[str, tuple[int, ...]]:
+    """The image that coordinates are on, "" for none or several, and which of its frames."""
     found = [
         reference
         for child in item.get("ContentSequence") or []
         if str(child.get("ValueType", "")) == "IMAGE"
         for reference in child.get("ReferencedSOPSequence") or []
     ]
-    if len(found) != 1 or found[0].get("ReferencedFrameNumber") not in (None, 1):
-        return ""
-    return str(found[0].get("ReferencedSOPInstanceUID", "") or "")
+    if len(found) != 1:
+        return "", ()
+    frames = found[0].get("ReferencedFrameNumber")
+    numbers = [] if frames is None else frames if isinstance(frames, MultiValue) else [frames]
+    return str(found[0].get("ReferencedSOPInstanceUID", "") or ""), tuple(map(int, numbers))
 
 
 def _region(
@@ -190,17 +208,11 @@ def _drawings(graphics: list[_Graphic]) -> list[Drawing]:
     """A long and a short axis on one plane are one drawing; all else stands for itself."""
     long = next((g for g in graphics if g.number in _LONG and g.shape is Shape.LENGTH), None)
     short = next((g for g in graphics if g.number in _SHORT and g.shape is Shape.LENGTH), None)
-    if long and short and long.image_uid == short.image_uid:
+    if long and short and long.place == short.place:
         both = np.concatenate([long.points, short.points])
-        frame = long.frame_of_reference_uid
-        return [Drawing(Shape.BIDIRECTIONAL, both, long.image_uid, frame)]
+        return [long.drawn_as(Shape.BIDIRECTIONAL, both)]
     # An area and a perimeter may bear the same outline: each is drawn once.
-    drawn: dict[tuple[str, bytes], Drawing] = {}
-    for graphic in graphics:
-        key = graphic.image_uid, graphic.points.tobytes()
-        drawn[key] = Drawing(
-            graphic.shape, graphic.points, graphic.image_uid, graphic.frame_of_reference_uid
-        )
+    drawn = {(g.place, g.points.tobytes()): g.drawn_as(g.shape, g.points) for g in graphics}
     return list(drawn.values())
 
 

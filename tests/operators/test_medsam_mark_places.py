@@ -1,0 +1,118 @@
+"""Which frame, which volume and which plane a mark of a file is on, or why that can't be told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from app.graph import Asked
+from operators.job import Plane, Volume
+from operators.models.medsam.mark_file import (
+    MarkFile,
+    OnWholeSlide,
+    OtherImageFrame,
+    read_regions,
+)
+from operators.models.medsam.place import place
+from operators.volume.planar import PlanarChoice, build_planar
+from tests.operators.marks import LENGTH, coordinates, group, number, write_report
+from tests.operators.scene import make_segmentation, segment
+from tests.operators.test_volume_planar import series_of
+from tests.series import Ball, centred_grid, oblique
+
+SHAPE_ZYX = (9, 60, 70)
+GRID = centred_grid(SHAPE_ZYX, (3.0, 0.8, 1.6), oblique(25, -15), (10.0, -20.0, 30.0))
+K = 4
+RECTANGLE = [(20, 14), (41, 14), (41, 33), (20, 33), (20, 14)]
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    ball = Ball((10.0, -20.0, 30.0), 9.0, 20)
+    segments = [segment(2, "parotid", "left")]
+    return make_segmentation(tmp_path / "in", [ball], SHAPE_ZYX, GRID, segments).volume
+
+
+def cine(volume: Volume, frames: int, frame: int | None, **header: object) -> Volume:
+    """A 2D image of so many frames, of which one is used."""
+    image = pydicom.Dataset()
+    image.update(volume.headers[K])
+    image.NumberOfFrames = frames
+    for keyword, value in header.items():
+        setattr(image, keyword, value)
+    return replace(
+        volume,
+        array=volume.array[K : K + 1],
+        lps_from_index=np.full((4, 4), np.nan),
+        frame_of_reference_uid="",
+        headers=(image,),
+        plane=Plane("ultrasound", frame, (), ""),
+    )
+
+
+def marked_frames(path: Path, volume: Volume, *frames: int, origin: str = "") -> Path:
+    """A report with one rectangle on these frames of slice K's image."""
+    mark = coordinates(volume, K, "POLYLINE", RECTANGLE)
+    if frames:
+        (reference,) = mark.ContentSequence[0].ReferencedSOPSequence
+        reference.ReferencedFrameNumber = list(frames)
+    if origin:
+        mark.PixelOriginInterpretation = origin
+    return write_report(path, volume, [group("a", [number(LENGTH, mark)])])
+
+
+def test_a_mark_is_used_on_the_frames_that_it_names_and_on_no_other(tmp_path, volume):
+    second, several, none = (
+        read_regions(MarkFile(marked_frames(tmp_path / f"{frames}", volume, *frames)))[0]
+        for frames in ((2,), (2, 17), ())
+    )
+
+    for region, frame in [(second, 2), (several, 2), (several, 17)]:
+        (prompt,) = place([cine(volume, 30, frame)], region).slices.values()
+        assert prompt.box == (20, 14, 41, 33)
+    with pytest.raises(OtherImageFrame, match=r"on frame 2 of image .* 30 frames, and frame 17"):
+        place([cine(volume, 30, 17)], second)
+    with pytest.raises(OtherImageFrame, match=r"frame 2, 17 of .* frame 3 is used"):
+        place([cine(volume, 30, 3)], several)
+    with pytest.raises(OtherImageFrame, match=r"no frame that is named .* --box and --frame"):
+        place([cine(volume, 30, 1)], none)
+    for one in (cine(volume, 1, 1), cine(volume, 1, None), volume):
+        assert place([one], none).slices
+        with pytest.raises(OtherImageFrame, match=r"which has 1 frame[,.]"):
+            place([one], second)
+
+
+def test_coordinates_of_a_whole_slide_are_not_those_of_a_tile(tmp_path, volume):
+    def tile(height: int) -> Volume:
+        return cine(volume, 30, 2, TotalPixelMatrixRows=height, TotalPixelMatrixColumns=70)
+
+    for origin, named in [("VOLUME", "VOLUME"), ("", "absent")]:
+        path = marked_frames(tmp_path / f"o{origin}", volume, 2, origin=origin)
+        (region,) = read_regions(MarkFile(path))
+        with pytest.raises(OnWholeSlide, match=f"Interpretation is {named}, not FRAME"):
+            place([tile(1800)], region)
+        assert place([tile(60)], region).slices  # the one tile is the slide
+    path = marked_frames(tmp_path / "frame", volume, 2, origin="FRAME")
+    assert place([tile(1800)], read_regions(MarkFile(path))[0]).slices
+
+
+@pytest.mark.data
+def test_the_frame_of_the_mark_is_taken_where_a_person_names_none(data_dir, tmp_path):
+    cine = data_dir / "xray-us-pathology" / "us" / "OBXXXX1A_rle_2frame.dcm"
+    series = series_of(tmp_path / "in", cine)
+    header = series.instances[0].header
+    source = replace(build_planar(series, PlanarChoice(frame=1)), headers=(header,) * (K + 1))
+    regions = read_regions(MarkFile(marked_frames(tmp_path / "sr", source, 2)))
+
+    by_mark = build_planar(series, Asked("medsam_lite", None, regions).choice)
+    by_person = build_planar(series, Asked("medsam_lite", None, regions, frame=1).choice)
+
+    assert by_mark.plane.frame == 2
+    assert by_person.plane.frame == 1
+    assert place([by_mark], regions[0]).slices
+    with pytest.raises(OtherImageFrame):
+        place([by_person], regions[0])
