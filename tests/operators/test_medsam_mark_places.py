@@ -14,12 +14,21 @@ from operators.job import Plane, Volume
 from operators.models.medsam.mark_file import (
     MarkFile,
     OnWholeSlide,
+    OtherFrame,
     OtherImageFrame,
     read_regions,
 )
 from operators.models.medsam.place import place
+from operators.models.medsam.region import Region
 from operators.volume.planar import PlanarChoice, build_planar
-from tests.operators.marks import LENGTH, coordinates, group, number, write_report
+from tests.operators.marks import (
+    LENGTH,
+    coordinates,
+    group,
+    number,
+    write_report,
+    write_structures,
+)
 from tests.operators.scene import make_segmentation, segment
 from tests.operators.test_volume_planar import series_of
 from tests.series import Ball, centred_grid, oblique
@@ -35,6 +44,26 @@ def volume(tmp_path: Path) -> Volume:
     ball = Ball((10.0, -20.0, 30.0), 9.0, 20)
     segments = [segment(2, "parotid", "left")]
     return make_segmentation(tmp_path / "in", [ball], SHAPE_ZYX, GRID, segments).volume
+
+
+def lps(points_px, k: float = K) -> np.ndarray:
+    """Pixel edges (x, y) of slice k in LPS mm."""
+    points = np.array(points_px, float)
+    index = np.column_stack([points - 0.5, np.full(len(points), k), np.ones(len(points))])
+    return index @ GRID[:3].T
+
+
+def circle(radius_px: float, x: float = 30, y: float = 25) -> np.ndarray:
+    """Pixel edges of a circle of 60 corners."""
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    return np.column_stack([x + radius_px * np.cos(angles), y + radius_px * np.sin(angles)])
+
+
+def structure(path: Path, volume: Volume, contours, **changed: str) -> Region:
+    """The one structure of an RTSTRUCT with these contours."""
+    write_structures(path, replace(volume, **changed), contours)
+    (region,) = read_regions(MarkFile(path))
+    return region
 
 
 def cine(volume: Volume, frames: int, frame: int | None, **header: object) -> Volume:
@@ -116,3 +145,14 @@ def test_the_frame_of_the_mark_is_taken_where_a_person_names_none(data_dir, tmp_
     assert place([by_mark], regions[0]).slices
     with pytest.raises(OtherImageFrame):
         place([by_person], regions[0])
+
+
+def test_coordinates_without_a_frame_of_reference_mean_nothing_on_any_image(tmp_path, volume):
+    """Two that are empty are not one: neither a 2D image nor a stack takes them."""
+    region = structure(tmp_path / "rs", volume, [lps(circle(9))], frame_of_reference_uid="")
+
+    for images in (cine(volume, 1, None), replace(volume, frame_of_reference_uid="")):
+        with pytest.raises(OtherFrame, match=r"reference \(none\), the series in \(none"):
+            place([images], region)
+    with pytest.raises(OtherFrame, match=volume.frame_of_reference_uid):
+        place([volume], region)

@@ -140,7 +140,8 @@ class OtherFrame(ModelRefusal):
     def __init__(self, found: str, frame_of_reference_uid: str) -> None:
         super().__init__(
             f"the mark is in frame of reference {found[:64] or '(none)'}, the series in "
-            f"{frame_of_reference_uid}. Give the series that was marked with --series."
+            f"{frame_of_reference_uid or '(none, a 2D image)'}. Give the series that was marked "
+            "with --series."
         )
 
 

@@ -180,13 +180,25 @@ def _of_mask(mask: np.ndarray) -> SlicePrompt:
     return SlicePrompt(bounding_box(mask, MASK_WIDEN_PX), mask=mask)
 
 
+def _in_frame(volumes: Sequence[Volume], frame_of_reference_uid: str) -> list[Volume]:
+    """The volumes in a frame of reference; at least one, and none that is a 2D image."""
+    # A 2D image has no frame of reference: two that are empty are not one.
+    here = [
+        volume
+        for volume in volumes
+        if volume.plane is None and volume.frame_of_reference_uid == frame_of_reference_uid != ""
+    ]
+    if not here:
+        raise OtherFrame(frame_of_reference_uid, volumes[0].frame_of_reference_uid)
+    return here
+
+
 def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
     """Drawings with coordinates of the patient, by frame of reference and plane."""
     frames = {m.frame_of_reference_uid for m in region.marks if isinstance(m, Drawing)}
-    here = [v for v in volumes if frames == {v.frame_of_reference_uid}]
-    if not here:
+    if len(frames) > 1:
         raise OtherFrame(", ".join(sorted(frames)), volumes[0].frame_of_reference_uid)
-    volume = here[0]
+    volume = _in_frame(volumes, next(iter(frames)))[0]
     spacing_mm = volume.spacing_zyx_mm
     index_from_lps = np.linalg.inv(volume.lps_from_index)
     outlines: dict[int, list[np.ndarray]] = {}
@@ -199,7 +211,7 @@ def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
         k = round(float(np.median(index[:, 2])))
         inside = min(max(k, 0), len(volume.array) - 1)
         off_mm = float(np.abs(index[:, 2] - inside).max()) * spacing_mm[0]
-        if off_mm > spacing_mm[0] / 2 and len(volume.array) > 1:
+        if off_mm > spacing_mm[0] / 2:
             raise OffTheSlices(off_mm, spacing_mm[0] / 2)
         farthest_mm = max(farthest_mm, off_mm)
         points_px = index[:, :2] + 0.5
@@ -251,11 +263,7 @@ def _how_placed(
 
 def _place_mask(volumes: Sequence[Volume], painted: Painted) -> Placed:
     """A mask of another grid on the slices, by nearest neighbour."""
-    frame = painted.frame_of_reference_uid
-    here = [v for v in volumes if v.frame_of_reference_uid == frame and v.plane is None]
-    if not here:
-        raise OtherFrame(painted.frame_of_reference_uid, volumes[0].frame_of_reference_uid)
-    volume = here[0]
+    volume = _in_frame(volumes, painted.frame_of_reference_uid)[0]
     painted_from_index = np.linalg.inv(painted.lps_from_index) @ volume.lps_from_index
     slices: dict[int, SlicePrompt] = {}
     rows, columns = volume.array.shape[1:]
