@@ -13,6 +13,7 @@ from app.graph import Asked
 from operators.job import Plane, Volume
 from operators.models.medsam.mark_file import (
     MarkFile,
+    OffTheSlices,
     OnWholeSlide,
     OtherFrame,
     OtherImageFrame,
@@ -156,3 +157,49 @@ def test_coordinates_without_a_frame_of_reference_mean_nothing_on_any_image(tmp_
             place([images], region)
     with pytest.raises(OtherFrame, match=volume.frame_of_reference_uid):
         place([volume], region)
+
+
+def test_contours_of_several_planes_on_one_slice_are_its_nearest_plane(tmp_path, volume):
+    """Slices are 3 mm apart. Even-odd belongs to one plane: two planes would cut holes."""
+    apart = structure(
+        tmp_path / "apart", volume, [lps(circle(12), K - 0.2), lps(circle(9), K + 0.1)]
+    )
+    ring = structure(
+        tmp_path / "ring", volume, [lps(circle(12), K + 0.2), lps(circle(7), K + 0.2 + 0.001)]
+    )
+
+    placed = place([volume], apart)
+    assert placed.slices[K].mask.sum() == pytest.approx(np.pi * 9**2, rel=0.03)
+    (flag,) = placed.remarks
+    assert flag.name == "contours-between-slices" and flag.text.startswith("1 of 2 contours")
+    placed = place([volume], ring)
+    assert placed.slices[K].mask.sum() == pytest.approx(np.pi * (12**2 - 7**2), rel=0.03)
+    assert not placed.remarks
+
+
+@pytest.mark.parametrize("step_mm", [1.0, 1.2, 1.5])
+def test_contours_closer_than_the_slices_keep_the_shape(tmp_path, volume, step_mm):
+    """A cone over five slices, 12 mm to both sides of its widest plane, and half a slice more."""
+    heights = np.arange(-7.5, 7.51, step_mm)
+    cone = [lps(circle(12 - abs(mm) / 2), K + mm / 3) for mm in heights]
+
+    placed = place([volume], structure(tmp_path / "rs", volume, cone))
+
+    assert set(range(K - 2, K + 3)) <= set(placed.slices)
+    for k in range(K - 2, K + 3):
+        # The nearest plane is at most half a step away.
+        low, high = (12 - abs(3 * (k - K)) / 2 + s * step_mm / 4 for s in (-1, 1))
+        area = placed.slices[k].mask.sum()
+        assert np.pi * low**2 * 0.96 < area < np.pi * high**2 * 1.04
+
+
+def test_half_the_distance_of_the_slices_is_near_enough_and_more_is_not(tmp_path, volume):
+    """Under the first slice; rounding of the file's decimals must not decide at 1.50 mm."""
+    at, rounded, off = (
+        structure(tmp_path / f"{k}", volume, [lps(circle(9), k)]) for k in (-0.5, -0.503, -0.6)
+    )
+
+    assert place([volume], at).slices
+    assert place([volume], rounded).slices
+    with pytest.raises(OffTheSlices, match=r"1\.80 mm off .*\(limit 1\.50"):
+        place([volume], off)

@@ -43,6 +43,19 @@ RECTANGLE_CORNERS = 5
 MASK_WIDEN_PX = 2.0
 
 
+# Contours within this distance are on one plane, and so far may a limit be passed: files
+# have coordinates with two to four decimals.
+COPLANAR_MM = 0.01
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """An outline near a slice: its height above that, mm, and its pixel edges."""
+
+    height_mm: float
+    points_px: np.ndarray
+
+
 @dataclass(frozen=True)
 class Placed:
     """A region on its volume.
@@ -201,7 +214,7 @@ def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
     volume = _in_frame(volumes, next(iter(frames)))[0]
     spacing_mm = volume.spacing_zyx_mm
     index_from_lps = np.linalg.inv(volume.lps_from_index)
-    outlines: dict[int, list[np.ndarray]] = {}
+    outlines: dict[int, list[_Outline]] = {}
     slices: dict[int, SlicePrompt] = {}
     farthest_mm = 0.0
     for mark in region.marks:
@@ -211,27 +224,49 @@ def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
         k = round(float(np.median(index[:, 2])))
         inside = min(max(k, 0), len(volume.array) - 1)
         off_mm = float(np.abs(index[:, 2] - inside).max()) * spacing_mm[0]
-        if off_mm > spacing_mm[0] / 2:
+        if off_mm > spacing_mm[0] / 2 + COPLANAR_MM:
             raise OffTheSlices(off_mm, spacing_mm[0] / 2)
         farthest_mm = max(farthest_mm, off_mm)
         points_px = index[:, :2] + 0.5
         if mark.shape is Shape.OUTLINE:
-            outlines.setdefault(inside, []).append(points_px)
+            height_mm = (float(np.median(index[:, 2])) - inside) * spacing_mm[0]
+            outlines.setdefault(inside, []).append(_Outline(height_mm, points_px))
         elif inside in slices:
             raise MarkedTwice(volume.source_sop_uids[inside])
         else:
             slices[inside] = _drawn(
                 volume, inside, mark.shape, points_px * np.array(spacing_mm[:0:-1])
             )
+    left_out = 0
     for k, drawn in outlines.items():
-        slices[k] = _outlined(volume, k, drawn)
+        nearest = _nearest_plane(drawn)
+        left_out += len(drawn) - len(nearest)
+        slices[k] = _outlined(volume, k, nearest)
+    remarks = _how_placed(volume, region, len(slices), farthest_mm)
     return Placed(
-        volume, dict(sorted(slices.items())), _how_placed(volume, region, len(slices), farthest_mm)
+        volume, dict(sorted(slices.items())), (*remarks, *_left_out(left_out, len(region.marks)))
     )
 
 
+def _nearest_plane(outlines: list[_Outline]) -> list[np.ndarray]:
+    """Those on the plane nearest to their slice: only these are inner and outer ones."""
+    height_mm = min((outline.height_mm for outline in outlines), key=abs)
+    return [o.points_px for o in outlines if abs(o.height_mm - height_mm) <= COPLANAR_MM]
+
+
+def _left_out(count: int, of: int) -> tuple[QualityFlag, ...]:
+    """That contours lie closer together than the slices do."""
+    if not count:
+        return ()
+    text = (
+        f"{count} of {of} contours were not used: contours of another plane lie nearer to their "
+        "slice."
+    )
+    return (QualityFlag("contours-between-slices", text),)
+
+
 def _outlined(volume: Volume, k: int, outlines: list[np.ndarray]) -> SlicePrompt:
-    """All outlines of one slice together."""
+    """All outlines of one plane together."""
     spacing_mm = np.array(volume.spacing_zyx_mm[:0:-1])
     if len(outlines) == 1:
         return _drawn(volume, k, Shape.OUTLINE, outlines[0] * spacing_mm)
