@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 
 from app.graph import Asked
+from operators.evidence.write import write_evidence
 from operators.job import Plane, Volume
 from operators.models.medsam.mark_file import (
     MarkFile,
@@ -17,6 +18,7 @@ from operators.models.medsam.mark_file import (
     OnWholeSlide,
     OtherFrame,
     OtherImageFrame,
+    VolumeAmbiguous,
     read_regions,
 )
 from operators.models.medsam.place import place
@@ -30,9 +32,9 @@ from tests.operators.marks import (
     write_report,
     write_structures,
 )
-from tests.operators.scene import make_segmentation, segment
+from tests.operators.scene import RECORDED_AT, make_segmentation, segment, two_glands
 from tests.operators.test_volume_planar import series_of
-from tests.series import Ball, centred_grid, oblique
+from tests.series import Ball, centred_grid, oblique, stable_uid
 
 SHAPE_ZYX = (9, 60, 70)
 GRID = centred_grid(SHAPE_ZYX, (3.0, 0.8, 1.6), oblique(25, -15), (10.0, -20.0, 30.0))
@@ -69,8 +71,7 @@ def structure(path: Path, volume: Volume, contours, **changed: str) -> Region:
 
 def cine(volume: Volume, frames: int, frame: int | None, **header: object) -> Volume:
     """A 2D image of so many frames, of which one is used."""
-    image = pydicom.Dataset()
-    image.update(volume.headers[K])
+    image = deepcopy(volume.headers[K])
     image.NumberOfFrames = frames
     for keyword, value in header.items():
         setattr(image, keyword, value)
@@ -203,3 +204,62 @@ def test_half_the_distance_of_the_slices_is_near_enough_and_more_is_not(tmp_path
     assert place([volume], rounded).slices
     with pytest.raises(OffTheSlices, match=r"1\.80 mm off .*\(limit 1\.50"):
         place([volume], off)
+
+
+def phases(volume: Volume) -> tuple[Volume, Volume]:
+    """Two volumes on one grid, in one frame of reference, of one series; images of their own."""
+
+    def named(part: str) -> Volume:
+        headers = []
+        for k, header in enumerate(volume.headers):
+            image = deepcopy(header)
+            image.SOPInstanceUID = stable_uid(part, str(k))
+            headers.append(image)
+        return replace(volume, headers=tuple(headers), part=part)
+
+    return named("acquisition 1"), named("acquisition 2")
+
+
+def test_contours_go_to_the_phase_whose_images_they_name_or_to_none(tmp_path, volume):
+    region = structure(tmp_path / "rs", volume, [lps(circle(9), k) for k in (3, 4)])
+    first, second = phases(volume)
+    mostly_second = (first.source_sop_uids[3], *second.source_sop_uids[3:5])
+
+    for volumes in ([first, second], [second, first]):
+        placed = place(volumes, replace(region, images=second.source_sop_uids[3:5]))
+        assert placed.volume is second and not placed.remarks
+        placed = place(volumes, replace(region, images=mostly_second))
+        assert placed.volume is second and placed.remarks[0].text.startswith("2 of the 3 images")
+        for said_nothing in ((), ("1.2.3",), (first.source_sop_uids[3], second.source_sop_uids[3])):
+            with pytest.raises(VolumeAmbiguous, match=r"2 volumes .*acquisition 1.*acquisition 2"):
+                place(sorted(volumes, key=lambda v: v.part), replace(region, images=said_nothing))
+
+
+def test_of_two_parts_in_different_places_the_one_that_is_marked_is_taken(tmp_path, volume):
+    region = structure(tmp_path / "rs", volume, [lps(circle(9), k) for k in (3, 4)])
+    lower, upper = phases(volume)
+    moved = volume.lps_from_index.copy()
+    moved[:3, 3] += 100 * moved[:3, 2]
+    elsewhere = replace(lower, lps_from_index=moved)
+
+    assert place([elsewhere, upper], region).volume is upper
+    with pytest.raises(OffTheSlices):
+        place([elsewhere], region)
+
+
+def test_a_segment_goes_to_the_phase_that_it_was_derived_from(tmp_path):
+    report = two_glands(tmp_path / "glands")
+    seg, _ = write_evidence(report, tmp_path / "out", RECORDED_AT)
+    (region,) = read_regions(MarkFile(seg.path, "2"))
+    volume, labels = report.segmentation.volume, report.segmentation.labels
+    other, another = phases(volume)
+
+    # The frames of the segment name the slices that it is on, and no others.
+    on = np.flatnonzero((labels == 7).any(axis=(1, 2)))
+    assert set(region.images) == {volume.source_sop_uids[k] for k in on}
+    placed = place([other, volume], region)
+    assert placed.volume is volume and not placed.remarks
+    with pytest.raises(VolumeAmbiguous):
+        place([other, another], region)
+    (flag,) = place([other], region).remarks
+    assert flag.text.startswith(f"0 of the {len(on)} images")

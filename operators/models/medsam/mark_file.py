@@ -11,7 +11,8 @@ ModelRefusal
 ├── OutsideTheImage    RL-1727   beyond the image
 ├── OtherFrame         RL-1728   another frame of reference
 ├── OtherImageFrame    RL-1729   another frame of the image, or none that is named
-└── OnWholeSlide       RL-1730   coordinates of a whole slide, not of one tile
+├── OnWholeSlide       RL-1730   coordinates of a whole slide, not of one tile
+└── VolumeAmbiguous    RL-1731   several volumes share the frame of reference
 
 Sentences repeat no text of the file: names of structures are a person's.
 """
@@ -175,6 +176,21 @@ class OnWholeSlide(ModelRefusal):
             f"image {sop_uid} is a tile of a slide, and the mark counts its pixels over the whole "
             f"slide (Pixel Origin Interpretation is {said}, not FRAME). Draw a box on the tile "
             "with --box and --frame."
+        )
+
+
+class VolumeAmbiguous(ModelRefusal):
+    """The marks fit several volumes, and name the images of none before the others."""
+
+    code = "RL-1731"
+
+    def __init__(self, there: Sequence[tuple[str, str]]) -> None:
+        listed = ", ".join(uid + (f" ({part})" if part else "") for uid, part in there[:8])
+        more = f" and {len(there) - 8} more" if len(there) > 8 else ""
+        super().__init__(
+            f"the marks fit {len(there)} volumes of one frame of reference, and don't say by "
+            f"their images which is meant: series {listed}{more}. Name the series with --series, "
+            "or give a folder that holds only the images that were marked."
         )
 
 

@@ -67,6 +67,7 @@ def read_segmentation(header: Dataset, asked: MarkFile) -> tuple[Region, ...]:
             marks=(grid,),
             label=asked.label or name or DEFAULT_LABEL,
             origin=(("prompt_seg", uid), ("prompt_segment", str(number))),
+            images=_sources(header, number),
             series=tuple(
                 str(series.SeriesInstanceUID)
                 for series in header.get("ReferencedSeriesSequence") or []
@@ -74,6 +75,34 @@ def read_segmentation(header: Dataset, asked: MarkFile) -> tuple[Region, ...]:
             whole=int(grid.mask.any(axis=(1, 2)).sum()) > 1,
         ),
     )
+
+
+def _sources(header: Dataset, number: int) -> tuple[str, ...]:
+    """Images that the frames of a segment were derived from, else all that the file refers to."""
+    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    frames = [
+        frame
+        for frame in header.get("PerFrameFunctionalGroupsSequence") or []
+        for of in _first(frame, shared[0], "SegmentIdentificationSequence")
+        if of.get("ReferencedSegmentNumber") == number
+    ]
+    found = [
+        source
+        for frame in frames
+        for derived in _first(frame, shared[0], "DerivationImageSequence")
+        for source in derived.get("SourceImageSequence") or []
+    ] or [
+        instance
+        for series in header.get("ReferencedSeriesSequence") or []
+        for instance in series.get("ReferencedInstanceSequence") or []
+    ]
+    uids = (str(item.get("ReferencedSOPInstanceUID", "") or "") for item in found)
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
+
+
+def _first(frame: Dataset, shared: Dataset, macro: str) -> list[Dataset]:
+    """The items of a functional group, which stands with the frame or once for all."""
+    return list(frame.get(macro) or shared.get(macro) or [])
 
 
 def _grid(asked: MarkFile, number: int, uid: str) -> Painted:

@@ -7,12 +7,13 @@ neighbour. A box that was worked out from a drawing is cut at the edge of its im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from skimage.draw import polygon2mask
 
+from operators.errors import ModelRefusal
 from operators.job import QualityFlag, Volume
 from operators.models.medsam.drawn import Shape, box_round
 from operators.models.medsam.mark_file import (
@@ -22,6 +23,7 @@ from operators.models.medsam.mark_file import (
     OtherFrame,
     OtherImageFrame,
     OutsideTheImage,
+    VolumeAmbiguous,
 )
 from operators.models.medsam.picture import Box, Point, SlicePrompt
 from operators.models.medsam.propagate import bounding_box
@@ -92,9 +94,14 @@ def place(volumes: Sequence[Volume], region: Region) -> Placed:
     """
     first = region.marks[0]
     if isinstance(first, Painted):
-        return _place_mask(volumes, first)
+        here = _in_frame(volumes, first.frame_of_reference_uid)
+        return _on_one(here, region, lambda volume: _place_mask(volume, first, region))
     if isinstance(first, Drawing) and not first.image_uid:
-        return _place_in_patient(volumes, region)
+        frames = {m.frame_of_reference_uid for m in region.marks if isinstance(m, Drawing)}
+        if len(frames) > 1:
+            raise OtherFrame(", ".join(sorted(frames)), volumes[0].frame_of_reference_uid)
+        here = _in_frame(volumes, first.frame_of_reference_uid)
+        return _on_one(here, region, lambda volume: _place_in_patient(volume, region))
     volume: Volume | None = None
     slices: dict[int, SlicePrompt] = {}
     for mark in region.marks:
@@ -206,12 +213,37 @@ def _in_frame(volumes: Sequence[Volume], frame_of_reference_uid: str) -> list[Vo
     return here
 
 
-def _place_in_patient(volumes: Sequence[Volume], region: Region) -> Placed:
-    """Drawings with coordinates of the patient, by frame of reference and plane."""
-    frames = {m.frame_of_reference_uid for m in region.marks if isinstance(m, Drawing)}
-    if len(frames) > 1:
-        raise OtherFrame(", ".join(sorted(frames)), volumes[0].frame_of_reference_uid)
-    volume = _in_frame(volumes, next(iter(frames)))[0]
+def _on_one(volumes: list[Volume], region: Region, place_on: Callable[[Volume], Placed]) -> Placed:
+    """The marks on the volume that holds most of their images, or on the only one that they fit.
+
+    Phases of a series, and series of a study, share a frame of reference: the first one
+    would be as likely the wrong one.
+
+    Raises
+    ------
+    VolumeAmbiguous
+        Several are left.
+    ModelRefusal
+        They fit none: what the first one says.
+    """
+    held = [len(set(region.images) & set(volume.source_sop_uids)) for volume in volumes]
+    likeliest = [v for v, count in zip(volumes, held, strict=True) if count == max(held)]
+    placed: list[Placed] = []
+    refusals: list[ModelRefusal] = []
+    for volume in likeliest:
+        try:
+            placed.append(place_on(volume))
+        except ModelRefusal as refusal:
+            refusals.append(refusal)
+    if not placed:
+        raise refusals[0]
+    if len(placed) > 1:
+        raise VolumeAmbiguous([(p.volume.series_instance_uid, p.volume.part) for p in placed])
+    return placed[0]
+
+
+def _place_in_patient(volume: Volume, region: Region) -> Placed:
+    """Drawings with coordinates of the patient, by plane."""
     spacing_mm = volume.spacing_zyx_mm
     index_from_lps = np.linalg.inv(volume.lps_from_index)
     outlines: dict[int, list[_Outline]] = {}
@@ -280,7 +312,7 @@ def _outlined(volume: Volume, k: int, outlines: list[np.ndarray]) -> SlicePrompt
 
 
 def _how_placed(
-    volume: Volume, region: Region, count: int, farthest_mm: float
+    volume: Volume, region: Region, count: int, farthest_mm: float | None
 ) -> tuple[QualityFlag, ...]:
     """That coordinates decided, where the images that were named are not these."""
     if not region.images:
@@ -288,17 +320,16 @@ def _how_placed(
     there = len(set(region.images) & set(volume.source_sop_uids))
     if there == len(region.images):
         return ()
+    how = "" if farthest_mm is None else f", at most {farthest_mm:.2f} mm off a slice"
     text = (
         f"{there} of the {len(region.images)} images that the marks name are in the series; the "
-        f"marks were placed on {count} slices by frame of reference and coordinates, at most "
-        f"{farthest_mm:.2f} mm off a slice."
+        f"marks were placed on {count} slices by frame of reference and coordinates{how}."
     )
     return (QualityFlag("placed-by-geometry", text),)
 
 
-def _place_mask(volumes: Sequence[Volume], painted: Painted) -> Placed:
+def _place_mask(volume: Volume, painted: Painted, region: Region) -> Placed:
     """A mask of another grid on the slices, by nearest neighbour."""
-    volume = _in_frame(volumes, painted.frame_of_reference_uid)[0]
     painted_from_index = np.linalg.inv(painted.lps_from_index) @ volume.lps_from_index
     slices: dict[int, SlicePrompt] = {}
     rows, columns = volume.array.shape[1:]
@@ -317,4 +348,4 @@ def _place_mask(volumes: Sequence[Volume], painted: Painted) -> Placed:
         at_k = float((np.linalg.inv(volume.lps_from_index) @ lps)[2])
         off = abs(at_k - min(max(at_k, 0), len(volume.array) - 1))
         raise OffTheSlices(off * volume.spacing_zyx_mm[0], volume.spacing_zyx_mm[0] / 2)
-    return Placed(volume, slices)
+    return Placed(volume, slices, _how_placed(volume, region, len(slices), None))
