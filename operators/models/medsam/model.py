@@ -31,6 +31,7 @@ from operators.models.medsam.picture import (
     to_mask,
     to_picture,
 )
+from operators.models.medsam.pieces import pieces_of, united
 from operators.models.medsam.place import Placed
 from operators.models.medsam.propagate import (
     End,
@@ -165,26 +166,40 @@ class LoadedMedSam:
             else SlicePrompt(self._propose(volume, k, prompt.points, window))
             for k, prompt in placed.slices.items()
         }
+        pieces = pieces_of(prompts)
+        parts = [self._follow(volume, piece, window, onward=not region.whole) for piece in pieces]
+        found = united(parts)
+        remarks = (*_remarks(placed, region, found), *_apart(parts))
+        flags = (*volume.quality, *placed.remarks, *remarks)
+        return Segmentation(
+            volume=replace(volume, quality=flags),
+            labels=found.mask.astype(np.uint8),
+            segments=(segment_called(region.label),),
+            model=self._identity(prompt_parameters(placed, region)),
+        )
+
+    def _follow(
+        self,
+        volume: Volume,
+        prompts: Mapping[int, SlicePrompt],
+        window: tuple[float, float],
+        *,
+        onward: bool,
+    ) -> Propagated:
+        """What is in one piece, on its marked slices, between them and beyond."""
         boxes = interpolated({k: prompt.box for k, prompt in prompts.items() if prompt.box})
         marked = {
             k: largest_piece(self._segment_marked(volume, k, box, prompts.get(k), window))
             for k, box in boxes.items()
         }
-        found = propagate(
+        return propagate(
             volume.array,
             marked,
             lambda slice_k, box: self.segment_slice(volume, slice_k, box, window),
             window=window,
             step_px=volume.spacing_zyx_mm[0] / max(volume.spacing_zyx_mm[1:]),
             rule=self._follow_rules[volume.unit],
-            onward=not region.whole,
-        )
-        flags = (*volume.quality, *placed.remarks, *_remarks(placed, region, found))
-        return Segmentation(
-            volume=replace(volume, quality=flags),
-            labels=found.mask.astype(np.uint8),
-            segments=(segment_called(region.label),),
-            model=self._identity(prompt_parameters(placed, region)),
+            onward=onward,
         )
 
     def _propose(
@@ -398,3 +413,14 @@ def _remarks(placed: Placed, region: Region, found: Propagated) -> tuple[Quality
         cut = "It reaches the end of the series: it may go on outside, and its volume be too small."
         flags.append(QualityFlag("incomplete-coverage", cut))
     return tuple(flags)
+
+
+def _apart(parts: Sequence[Propagated]) -> tuple[QualityFlag, ...]:
+    """That the marks are of several pieces."""
+    if len(parts) == 1:
+        return ()
+    lost = sum(not part.mask.any() for part in parts)
+    text = f"The marks lie in {len(parts)} separate pieces; each was segmented by itself" + (
+        f", and in {lost} of them nothing was found." if lost else "."
+    )
+    return (QualityFlag("separate-pieces", text),)

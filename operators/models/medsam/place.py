@@ -26,7 +26,7 @@ from operators.models.medsam.mark_file import (
     VolumeAmbiguous,
 )
 from operators.models.medsam.picture import Box, Point, SlicePrompt
-from operators.models.medsam.propagate import bounding_box
+from operators.models.medsam.pieces import of_mask
 from operators.models.medsam.region import (
     Drawing,
     MarkedTwice,
@@ -41,8 +41,6 @@ from operators.volume.planar_pixels import frame_count
 # An outline with more corners than a rectangle that was closed by hand shows the border
 # itself, and is a mask to refine; a rectangle is only round it.
 RECTANGLE_CORNERS = 5
-# The box of a mask that was given, widened: the mask may be too small as well.
-MASK_WIDEN_PX = 2.0
 
 
 # Contours within this distance are on one plane, and so far may a limit be passed: files
@@ -174,7 +172,7 @@ def _drawn(volume: Volume, k: int, shape: Shape, points_mm: np.ndarray) -> Slice
     if shape is Shape.OUTLINE and len(points_px) > RECTANGLE_CORNERS:
         mask = _filled([points_px], (rows, columns))
         if mask.any():
-            return _of_mask(mask)
+            return of_mask(mask)
     return SlicePrompt(box)
 
 
@@ -194,10 +192,6 @@ def _filled(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarra
     for outline in outlines:
         mask ^= polygon2mask(shape, outline[:, ::-1] - 0.5)
     return mask
-
-
-def _of_mask(mask: np.ndarray) -> SlicePrompt:
-    return SlicePrompt(bounding_box(mask, MASK_WIDEN_PX), mask=mask)
 
 
 def _in_frame(volumes: Sequence[Volume], frame_of_reference_uid: str) -> list[Volume]:
@@ -307,7 +301,7 @@ def _outlined(volume: Volume, k: int, outlines: list[np.ndarray]) -> SlicePrompt
     if all((np.abs(outline) < limit).all() for outline in outlines):
         mask = _filled(outlines, shape)
         if mask.any():
-            return _of_mask(mask)
+            return of_mask(mask)
     raise OutsideTheImage(volume.source_sop_uids[k], *shape)
 
 
@@ -341,7 +335,7 @@ def _place_mask(volume: Volume, painted: Painted, region: Region) -> Placed:
         mask = np.zeros((rows, columns), bool)
         mask[inside] = painted.mask[tuple(at[inside].T)]
         if mask.any():
-            slices[k] = _of_mask(mask)
+            slices[k] = of_mask(mask)
     if not slices:
         centre = np.argwhere(painted.mask).mean(axis=0)[::-1]
         lps = painted.lps_from_index @ (*centre, 1.0)
