@@ -73,6 +73,7 @@ def marked_study(data_dir: Path, tmp_path: Path) -> Path:
     array += np.random.default_rng(2).normal(0, 12, array.shape)
 
     def as_marked(dataset, k):
+        dataset.PatientID = seg.PatientID
         dataset.StudyInstanceUID = seg.StudyInstanceUID
         dataset.SeriesInstanceUID = referenced.SeriesInstanceUID
         dataset.SOPInstanceUID = uids[k]

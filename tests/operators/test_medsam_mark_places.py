@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from app.graph import Asked
 from operators.evidence.write import write_evidence
@@ -18,6 +19,7 @@ from operators.models.medsam.mark_file import (
     OnWholeSlide,
     OtherFrame,
     OtherImageFrame,
+    OtherPatient,
     VolumeAmbiguous,
     read_regions,
 )
@@ -263,3 +265,49 @@ def test_a_segment_goes_to_the_phase_that_it_was_derived_from(tmp_path):
         place([other, another], region)
     (flag,) = place([other], region).remarks
     assert flag.text.startswith(f"0 of the {len(on)} images")
+
+
+SECRET = "PAT-4711"
+
+
+def of(volume: Volume, patient: str, issuer: str = "", study: str = "1.2.3") -> Volume:
+    """The volume as a patient's; empty values are absent."""
+    headers = tuple(deepcopy(header) for header in volume.headers)
+    values = {"PatientID": patient, "IssuerOfPatientID": issuer, "StudyInstanceUID": study}
+    for header in headers:
+        for keyword, value in values.items():
+            setattr(header, keyword, value)
+    return replace(volume, headers=headers)
+
+
+@pytest.mark.parametrize("in_patient", [False, True])
+def test_marks_of_another_patient_are_refused_and_neither_is_named(tmp_path, volume, in_patient):
+    marked = of(volume, SECRET, "HOSPITAL-A")
+    where = lps(RECTANGLE) if in_patient else RECTANGLE
+    mark = coordinates(marked, K, "POLYGON" if in_patient else "POLYLINE", where)
+    path = write_report(tmp_path / "sr", marked, [group("a", [number(LENGTH, mark)])])
+    report = dcmread(path)
+    report.IssuerOfPatientID = "HOSPITAL-A"
+    report.save_as(path)
+    (region,) = read_regions(MarkFile(path))
+
+    for patient, issuer, differs in [
+        ("PAT-4712", "HOSPITAL-A", "PatientID"),
+        ("PAT-4712", "", "PatientID"),
+        (SECRET, "HOSPITAL-B", "IssuerOfPatientID"),
+    ]:
+        with pytest.raises(OtherPatient, match=f"their {differs} differs") as refused:
+            place([of(volume, patient, issuer)], region)
+        assert not any(s in str(refused.value) for s in ("PAT-", "HOSPITAL"))
+    for patient, issuer in [(SECRET, "HOSPITAL-A"), (SECRET, ""), ("", "HOSPITAL-B")]:
+        assert not place([of(volume, patient, issuer)], region).remarks
+    assert SECRET not in repr(region) and "HOSPITAL" not in repr(region)
+
+
+def test_marks_of_another_study_are_used_and_it_is_said(tmp_path, volume):
+    marked = of(volume, SECRET, study="1.2.4")
+    region = structure(tmp_path / "rs", marked, [lps(circle(9))])
+
+    assert not place([marked], region).remarks
+    (flag,) = place([of(volume, SECRET, study="1.2.5")], region).remarks
+    assert flag.name == "marked-in-other-study" and "(1.2.4)" in flag.text

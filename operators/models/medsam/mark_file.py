@@ -12,7 +12,8 @@ ModelRefusal
 ├── OtherFrame         RL-1728   another frame of reference
 ├── OtherImageFrame    RL-1729   another frame of the image, or none that is named
 ├── OnWholeSlide       RL-1730   coordinates of a whole slide, not of one tile
-└── VolumeAmbiguous    RL-1731   several volumes share the frame of reference
+├── VolumeAmbiguous    RL-1731   several volumes share the frame of reference
+└── OtherPatient       RL-1732   marks of one patient, images of another
 
 Sentences repeat no text of the file: names of structures are a person's.
 """
@@ -20,7 +21,7 @@ Sentences repeat no text of the file: names of structures are a person's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -34,7 +35,7 @@ from pydicom.uid import (
 )
 
 from operators.errors import FileRefusal, ModelRefusal, Refusal
-from operators.models.medsam.region import Region
+from operators.models.medsam.region import PATIENT_AND_STUDY, Region
 from operators.study.layout import open_layout
 
 REPORTS = frozenset({EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage})
@@ -194,6 +195,19 @@ class VolumeAmbiguous(ModelRefusal):
         )
 
 
+class OtherPatient(ModelRefusal):
+    """The file of the marks is of another patient than the images."""
+
+    code = "RL-1732"
+
+    def __init__(self, series_uid: str, differs: str) -> None:
+        super().__init__(
+            f"the marks and series {series_uid} are of two patients: their {differs} differs. "
+            "Give the file that was made of these images; where it is one patient, have the "
+            "identity put right in one of the two."
+        )
+
+
 @dataclass(frozen=True)
 class MarkFile:
     """What was asked for with a file.
@@ -254,7 +268,10 @@ def read_regions(asked: MarkFile) -> tuple[Region, ...]:
     if kind not in readers:
         raise MarksUnusable(f"it is {_in_words(kind)}")
     try:
-        return readers[kind](dataset, asked)
+        marked_in = Dataset()
+        for keyword in PATIENT_AND_STUDY:
+            setattr(marked_in, keyword, str(dataset.get(keyword, "") or ""))
+        return tuple(replace(r, marked_in=marked_in) for r in readers[kind](dataset, asked))
     except Refusal:
         raise
     # pydicom raises whatever a broken value happens to trip over.

@@ -8,9 +8,10 @@ neighbour. A box that was worked out from a drawing is cut at the edge of its im
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from pydicom.dataset import Dataset
 from skimage.draw import polygon2mask
 
 from operators.errors import ModelRefusal
@@ -22,6 +23,7 @@ from operators.models.medsam.mark_file import (
     OnWholeSlide,
     OtherFrame,
     OtherImageFrame,
+    OtherPatient,
     OutsideTheImage,
     VolumeAmbiguous,
 )
@@ -36,6 +38,7 @@ from operators.models.medsam.region import (
     Region,
 )
 from operators.models.medsam.request import DECIMALS, check_box, locate
+from operators.study.identity import patient_identity
 from operators.volume.planar_pixels import frame_count
 
 # An outline with more corners than a rectangle that was closed by hand shows the border
@@ -88,8 +91,44 @@ def place(volumes: Sequence[Volume], region: Region) -> Placed:
     Raises
     ------
     ModelRefusal
-        A mark fits no slice, or two fit one.
+        A mark fits no slice, or two fit one; or the marks are of another patient.
     """
+    placed = _placed(volumes, region)
+    if region.marked_in is None:
+        return placed
+    return replace(placed, remarks=(*placed.remarks, *_whose(placed.volume, region.marked_in)))
+
+
+def _whose(volume: Volume, marked_in: Dataset) -> tuple[QualityFlag, ...]:
+    """A flag where the marks are of another study.
+
+    Raises
+    ------
+    OtherPatient
+        Where both sides have a PatientID and it differs, or an issuer of it.
+    """
+    header, uid = volume.headers[0], volume.series_instance_uid
+    (issuer, patient, _), (marked_issuer, marked_patient, _) = (
+        patient_identity(header),
+        patient_identity(marked_in),
+    )
+    if patient and marked_patient:
+        if patient != marked_patient:
+            raise OtherPatient(uid, "PatientID")
+        if issuer and marked_issuer and issuer != marked_issuer:
+            raise OtherPatient(uid, "IssuerOfPatientID")
+    studies = {str(header.StudyInstanceUID), str(marked_in.StudyInstanceUID)} - {""}
+    if len(studies) < 2:
+        return ()
+    text = (
+        f"The marks are of another study ({str(marked_in.StudyInstanceUID)[:64]}) than the "
+        "images: the patient may have changed between them."
+    )
+    return (QualityFlag("marked-in-other-study", text),)
+
+
+def _placed(volumes: Sequence[Volume], region: Region) -> Placed:
+    """As `place`, whoever the marks are of."""
     first = region.marks[0]
     if isinstance(first, Painted):
         here = _in_frame(volumes, first.frame_of_reference_uid)

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from operators.errors import ModelRefusal
 from operators.models.medsam.drawn import Shape
@@ -116,6 +117,9 @@ class SourcesMixed(ModelRefusal):
         )
 
 
+PATIENT_AND_STUDY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
+
+
 @dataclass(frozen=True)
 class OnImage:
     """Marks on an image that is named.
@@ -202,6 +206,9 @@ class Region:
         they say which series is meant where a person has not.
     whole : bool
         The marks show all slices of the structure, so nothing is followed beyond them.
+    marked_in : Dataset or None
+        Patient and study of the file of the marks (`PATIENT_AND_STUDY`); PHI: compared,
+        never shown.
 
     Raises
     ------
@@ -214,6 +221,7 @@ class Region:
     images: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
     whole: bool = False
+    marked_in: Dataset | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_label(self.label)
