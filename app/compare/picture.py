@@ -24,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "TIFF")
 PIXEL_LIMIT = 40_000_000  # a mammogram has 20 million
 LONGEST_SIDE = 1024
 TAILS_PERCENT = (1.0, 99.0)
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 4
 _MOST_ASPECT = 10.0
 
 
@@ -58,7 +59,7 @@ def picture_png(path: Path) -> bytes:
         See `check_picture`.
     """
     image = _decoded(path)
-    if image.mode.startswith(("I", "F")):
+    if _is_deep(image):
         values = np.asarray(image, np.float64)
         return _png(_to_grey(values, *np.percentile(values, TAILS_PERCENT)), 1.0)
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
@@ -83,7 +84,7 @@ def grey_picture(path: Path) -> np.ndarray:
         See `check_picture`.
     """
     image = _decoded(path)
-    if image.mode.startswith(("I", "F")):
+    if _is_deep(image):
         values = np.asarray(image, np.float64)
         return _to_grey(values, float(values.min()), float(values.max()))
     return np.asarray(image.convert("L"))
@@ -151,11 +152,26 @@ def _decoded(path: Path) -> Image.Image:
             if getattr(image, "n_frames", 1) > 1:
                 raise PictureUnusable("several pages. Send one picture.")
             image.load()
-            return ImageOps.exif_transpose(image)
+            # Pillow turns 8 bit pictures of this kind over by itself, deeper ones it does not.
+            white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+            upright = ImageOps.exif_transpose(image)
+            return _deep(upright, white_is_zero=white_is_zero) if _is_deep(upright) else upright
     except PictureUnusable:
         raise
     except Exception as error:  # decoders raise whatever they like for what is broken
         raise PictureUnusable("no sound PNG, JPEG or TIFF. Export it again.") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
+
+
+def _deep(image: Image.Image, *, white_is_zero: bool) -> Image.Image:
+    """The same values as floats, brighter where larger."""
+    values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise PictureUnusable("values that are no numbers. Export it again.")
+    return Image.fromarray(-values if white_is_zero else values)
 
 
 def _window(header: Dataset) -> tuple[float, float] | None:

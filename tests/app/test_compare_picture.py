@@ -19,6 +19,7 @@ from app.compare.picture import (
     LONGEST_SIDE,
     PictureUnusable,
     check_picture,
+    grey_picture,
     key_image,
     key_image_png,
     picture_png,
@@ -165,6 +166,28 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "x.png")
     shown = pixels(picture_png(tmp_path / "x.png"))
     assert shown.dtype == np.uint8 and shown.min() == 0 and shown.max() == 255
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+@pytest.mark.parametrize("white_is_zero", [True, False])
+def test_a_tiff_whose_zero_is_white_is_turned_over(
+    tmp_path: Path, kind: type, white_is_zero: bool
+) -> None:
+    ramp = np.tile(np.linspace(0, 250, 200), (50, 1)).astype(kind)
+    tags = {262: 0 if white_is_zero else 1}
+    Image.fromarray(ramp).save(tmp_path / "x.tif", tiffinfo=tags)
+
+    for shown in (pixels(picture_png(tmp_path / "x.tif")), grey_picture(tmp_path / "x.tif")):
+        dark, bright = (shown[0, -1], shown[0, 0]) if white_is_zero else (shown[0, 0], shown[0, -1])
+        assert dark < 20 and bright > 230
+
+
+def test_a_tiff_with_values_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    values = np.zeros((20, 20), np.float32)
+    values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(PictureUnusable, match="no numbers"):
+        grey_picture(tmp_path / "x.tif")
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -205,3 +205,15 @@ def test_a_comparison_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.M
     found = Comparer(patience_s=0.1).ask(fifo, fifo)
 
     assert found is not None and "not within" in found.why
+
+
+def test_what_is_too_large_to_be_decoded_is_the_same_where_every_byte_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    first.write_bytes(b"a" * 200)
+    again.write_bytes(b"a" * 200)
+    other.write_bytes(b"a" * 199 + b"b")
+    monkeypatch.setattr(same, "MAX_BYTES", 100)
+    assert compare(first, again).relation == "same"
+    assert compare(first, other).relation == "other"
