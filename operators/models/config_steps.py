@@ -219,6 +219,7 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
         _keep_planes(config, steps, values)
     if run.input is not Input.VOLUME:
         return Cut()
+    _invert_labels_by_nearest(steps, values)
     # A softmax does not change which channel is largest.
     first = 1 if steps and _is_softmax(steps[0], values) else 0
     if windowed and len(steps) > first and _is_argmax(steps[first], values):
@@ -230,9 +231,6 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
             continue
         decided = _decision(steps[at + 1 :], values, run)
         if decided is None:
-            if any(_decides(before, values) for before in steps[:at]):
-                # Between the numbers 2 and 0 lies no 1: labels are never interpolated.
-                steps[at] = {**step, "nearest_interp": True}
             continue
         if not all(_affine_tells(before) for before in transforms(config, "preprocessing")):
             return Cut()
@@ -241,6 +239,18 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
         del steps[at:]
         return Cut(Argmax.SLABS, threshold)
     return Cut()
+
+
+def _invert_labels_by_nearest(steps: list[dict[str, Any]], values: Values) -> None:
+    """Between the labels 2 and 0 lies no 1: what is decided is not interpolated, whoever says so.
+
+    Left alone where a later step decides anew.
+    """
+    for at, step in enumerate(steps):
+        before, after = steps[:at], steps[at + 1 :]
+        decided = any(_decides(s, values) for s in before)
+        if target(step) == "Invertd" and decided and not any(_decides(s, values) for s in after):
+            step["nearest_interp"] = True
 
 
 def _decision(

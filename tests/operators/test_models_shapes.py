@@ -267,12 +267,13 @@ MOVES = {
 }
 
 
+@pytest.mark.parametrize("inferer", [shapes.SIMPLE, shapes.WINDOWS], ids=["simple", "windows"])
 @pytest.mark.parametrize("decides", ["after", "before", "before, interpolated"])
 @pytest.mark.parametrize("moves", MOVES)
-def test_an_identity_network_returns_the_labels_voxel_for_voxel(tmp_path, moves, decides):
+def test_an_identity_network_returns_the_labels_voxel_for_voxel(tmp_path, moves, decides, inferer):
     labels = np.zeros(SHAPE_ZYX, np.int16)
     labels[2:16, 3:28, 2:24] = np.random.default_rng(7).integers(0, 6, (14, 25, 22))
-    folder = shapes.identity(tmp_path / "identity", 5, MOVES[moves], decides)
+    folder = shapes.identity(tmp_path / "identity", 5, MOVES[moves], decides, inferer)
 
     found = run(folder, volume(labels))
 
