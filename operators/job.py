@@ -19,6 +19,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 if TYPE_CHECKING:
+    from operators.measured import Measurement, RuleResult
     from operators.reading import Reading
 
 Unit = Literal["HU", "SUVbw", "arbitrary"]
@@ -383,6 +384,10 @@ class Finding:
         NOT_ASSESSED unless an accepted rule measured it.
     area_mm2 : float or None
         For a 2D image whose scale is known where the mask lies.
+    measurements : tuple of Measurement
+        All numbers, in the order a reader gets them.
+    rules : tuple of RuleResult
+        What guidelines say to them.
     """
 
     segment: Segment
@@ -392,6 +397,8 @@ class Finding:
     unit: Unit
     severity: Severity = "NOT_ASSESSED"
     area_mm2: float | None = None
+    measurements: tuple[Measurement, ...] = ()
+    rules: tuple[RuleResult, ...] = ()
 
 
 @dataclass(frozen=True)
