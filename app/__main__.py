@@ -33,7 +33,13 @@ def main() -> int:
     if models := os.environ.get("HOLOSCAN_MODEL_PATH"):
         os.environ["RADLOOP_BUNDLES"] = models
     try:
-        result = analyse_folder(source, target, champions=load_settings().state_dir / CHAMPIONS)
+        settings = load_settings()
+        result = analyse_folder(
+            source,
+            target,
+            champions=settings.state_dir / CHAMPIONS,
+            extra=settings.extra_evidence,
+        )
     except Nothing as nothing:
         print(nothing, file=sys.stderr)
         return Exit.USAGE

@@ -20,7 +20,7 @@ from operators.core import Application, CountCondition, Operator
 from operators.errors import ModelRefusal
 from operators.evidence.operator import EvidenceWriter
 from operators.findings.operator import Findings
-from operators.job import StudyJob
+from operators.job import ExtraEvidence, StudyJob
 from operators.models.card import load_cards
 from operators.models.medsam.operator import PromptedSegmentation, RegionProposals
 from operators.models.medsam.region import Drawing, OnImage, Region
@@ -116,6 +116,8 @@ class RadloopGraph(Application):
         Receives the finished job.
     progress : callable
         Receives the name of each stage as it begins.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class RadloopGraph(Application):
         routed: Collection[RoutedPair] | None,
         sink: Callable[[StudyJob], None],
         progress: Callable[[str], None],
+        extra: Collection[ExtraEvidence] = (),
     ) -> None:
+        self._extra = extra
         self._job, self._models, self._asked, self._routed = job, models, asked, routed
         self._sink, self._progress = sink, progress
         super().__init__(argv=["radloop"])
@@ -150,7 +154,7 @@ class RadloopGraph(Application):
             ),
             segmenter,
             announced(Findings)(self, name="findings"),
-            announced(EvidenceWriter)(self, sink=self._sink, name="evidence"),
+            announced(EvidenceWriter)(self, sink=self._sink, extra=self._extra, name="evidence"),
         ]
         for before, after in pairwise(line):
             self.add_flow(before, after)
@@ -228,6 +232,7 @@ def analyse(
     bundle: str | None = None,
     routed: Collection[RoutedPair] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    extra: Collection[ExtraEvidence] = (),
 ) -> StudyJob:
     """Run the graph once, in this process.
 
@@ -248,6 +253,8 @@ def analyse(
         alone decide. Not asked where `bundle` is given.
     progress : callable
         Called with the name of each stage as it begins.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
 
     Returns
     -------
@@ -264,7 +271,7 @@ def analyse(
     if bundle is not None and models.card(bundle).prompted:
         raise NeedsBox(bundle)
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, bundle, progress, routed)
+    return _run(job, models, bundle, progress, extra, routed)
 
 
 def segment(
@@ -275,12 +282,13 @@ def segment(
     models: WarmModels,
     asked: Asked,
     progress: Callable[[str], None] = lambda stage: None,
+    extra: Collection[ExtraEvidence] = (),
 ) -> StudyJob:
     """Run the graph once on what a person has marked, in this process.
 
     Parameters
     ----------
-    input_dir, output_dir, recorded_at, models, progress
+    input_dir, output_dir, recorded_at, models, progress, extra
         As for `analyse`.
     asked : Asked
         Bundle, series and marks.
@@ -305,7 +313,7 @@ def segment(
         raise RunsByItself(asked.bundle)
     card.verify_weights()  # before a large study is read
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, asked, progress)
+    return _run(job, models, asked, progress, extra)
 
 
 def _run(
@@ -313,6 +321,7 @@ def _run(
     models: WarmModels,
     asked: str | Asked | None,
     progress: Callable[[str], None],
+    extra: Collection[ExtraEvidence],
     routed: Collection[RoutedPair] | None = None,
 ) -> StudyJob:
     finished: list[StudyJob] = []
@@ -323,5 +332,6 @@ def _run(
         routed=routed,
         sink=finished.append,
         progress=progress,
+        extra=extra,
     ).run()
     return finished[0]

@@ -6,13 +6,14 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from operators.errors import Refusal
 
 if TYPE_CHECKING:
+    from operators.job import ExtraEvidence
     from operators.models.medsam.region import Region
 
 RECORD_FORMAT = "%Y%m%d%H%M%S"
@@ -38,6 +39,7 @@ def analyse_folder(
     bundle: str | None = None,
     champions: Path | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    extra: Collection[ExtraEvidence] = (),
 ) -> dict[str, Any]:
     """Analyse a folder and write SEG, SR and `result.json`.
 
@@ -56,6 +58,8 @@ def analyse_folder(
         Which weights serve; see `app.graph.load_models`.
     progress : callable
         Called with the name of each stage as it begins.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
 
     Returns
     -------
@@ -84,6 +88,7 @@ def analyse_folder(
             models=load_models(champions),
             bundle=bundle,
             progress=progress,
+            extra=extra,
         )
         return write_result(job)
 
@@ -98,6 +103,7 @@ def segment_folder(
     image: str = "",
     frame: int | None = None,
     progress: Callable[[str], None] = lambda stage: None,
+    extra: Collection[ExtraEvidence] = (),
 ) -> dict[str, Any]:
     """Segment what is marked and write SEG, SR and `result.json`.
 
@@ -105,7 +111,7 @@ def segment_folder(
 
     Parameters
     ----------
-    study_dir, output, progress
+    study_dir, output, progress, extra
         As for `analyse_folder`.
     regions : tuple of Region
         Box, points or marks of a file; none: regions of a 2D image are proposed.
@@ -145,6 +151,7 @@ def segment_folder(
             models=load_models(),
             asked=Asked(bundle, series_uid, regions, image, frame),
             progress=progress,
+            extra=extra,
         )
         return write_result(job)
 

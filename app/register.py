@@ -29,13 +29,13 @@ RESULT_FILE = "result.json"  # operators.evidence.result writes it; its import w
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 
-Kind = Literal["SEG", "SR", "VERIFIED_SR", "KOS", "STATUS"]
+Kind = Literal["SEG", "SR", "KEY_IMAGE", "PDF", "VERIFIED_SR", "KOS", "STATUS"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS written (
   sop_instance_uid TEXT PRIMARY KEY,
   sha256 TEXT NOT NULL,                -- of the file's bytes
-  kind TEXT NOT NULL,                  -- SEG, SR, VERIFIED_SR, KOS or STATUS
+  kind TEXT NOT NULL,                  -- one of Kind
   study_instance_uid TEXT NOT NULL,
   source_series_uid TEXT NOT NULL,     -- series that the result is about
   part TEXT NOT NULL,
@@ -100,7 +100,7 @@ class Written:
     sop_instance_uid, sha256 : str
         Which object, and the digest of its file's bytes.
     kind : Kind
-        SEG, SR, the copy of an SR that bears a reader's verdict, the key object
+        SEG, SR, key image, PDF, the copy of an SR that bears a reader's verdict, the key object
         selection that rejects some of them, or the one-line SR that says where an
         analysis stands.
     study_instance_uid, source_series_uid, part, bundle, weights_sha256 : str

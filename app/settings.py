@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -161,6 +161,8 @@ class Settings(Addresses, BaseSettings):
         Asked by `radloop bundles fetch` instead of the publisher: a folder on a server.
     readers : mapping of str to Reader
         Who may confirm and reject, by the name that `--as` takes.
+    extra_evidence : tuple of str
+        What is written and delivered beside SEG and SR (docs/evidence.md).
     holdout_fraction : float
         Share of the patients that is kept from training and judges every challenger.
     api_host, api_port : str, int or None
@@ -219,6 +221,7 @@ class Settings(Addresses, BaseSettings):
     notify_url: str | None = None
     bundle_mirror: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
+    extra_evidence: Annotated[tuple[Literal["key_images", "pdf"], ...], NoDecode] = ()
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
     api_port: int | None = Field(default=None, ge=0, le=65535)
@@ -240,7 +243,7 @@ class Settings(Addresses, BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
 
-    @field_validator("allowed_calling_aets", "allowed_addresses", mode="before")
+    @field_validator("allowed_calling_aets", "allowed_addresses", "extra_evidence", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):  # the environment has no lists: "PACS1,PACS2"

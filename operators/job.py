@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Unit = Literal["HU", "SUVbw", "arbitrary"]
 Severity = Literal["CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL", "NOT_ASSESSED"]
-EvidenceKind = Literal["SEG", "SR"]
+EvidenceKind = Literal["SEG", "SR", "KEY_IMAGE", "PDF"]
+# What is written beside SEG and SR only where a site or a person asks for it.
+ExtraEvidence = Literal["key_images", "pdf"]
 
 
 @dataclass(frozen=True)
@@ -416,7 +418,7 @@ class Evidence:
     Attributes
     ----------
     kind : EvidenceKind
-        SEG or SR.
+        What it is.
     path : Path
         The file.
     sop_instance_uid, series_instance_uid : str

@@ -23,6 +23,10 @@ def run(
         str | None,
         typer.Option(help="Run this bundle whatever BodyPartExamined says.", show_default=False),
     ] = None,
+    key_images: Annotated[
+        bool, typer.Option("--key-images", help="Write pictures of what was found as well.")
+    ] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a one-page PDF as well.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
@@ -37,11 +41,22 @@ def run(
     from app.settings import load_settings
     from operators.models.champion import CHAMPIONS
 
-    champions = load_settings().state_dir / CHAMPIONS
+    settings = load_settings()
+    champions = settings.state_dir / CHAMPIONS
+    extra = set(settings.extra_evidence)
+    if key_images:
+        extra.add("key_images")
+    if pdf:
+        extra.add("pdf")
     try:
         with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = analyse_folder(
-                study_dir, output, bundle=bundle, champions=champions, progress=progress
+                study_dir,
+                output,
+                bundle=bundle,
+                champions=champions,
+                progress=progress,
+                extra=extra,
             )
     except Nothing as nothing:
         typer.secho(str(nothing), err=True, fg=typer.colors.RED)

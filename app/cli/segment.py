@@ -119,6 +119,7 @@ def segment(
     from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, segment_folder
+    from app.settings import load_settings
 
     slices = [text.strip() for text in image or []]
     regions: tuple[Region, ...] = ()
@@ -139,6 +140,7 @@ def segment(
                 image=next(iter(slices), ""),
                 frame=frame,
                 progress=progress,
+                extra=load_settings().extra_evidence,
             )
     except Nothing as nothing:
         typer.secho(str(nothing), err=True, fg=typer.colors.RED)

@@ -42,7 +42,7 @@ def serve(
     settings = load_settings(**({} if port is None else {"port": port}))
     service = Service(
         settings,
-        factory=AnalysisFactory(settings.state_dir / CHAMPIONS),
+        factory=AnalysisFactory(settings.state_dir / CHAMPIONS, settings.extra_evidence),
         destinations=from_settings(settings),
         say=say,
     )

@@ -44,7 +44,7 @@ def worker(
     settings = load_settings()
     run_alone(
         settings,
-        factory=AnalysisFactory(settings.state_dir / CHAMPIONS),
+        factory=AnalysisFactory(settings.state_dir / CHAMPIONS, settings.extra_evidence),
         destinations=from_settings(settings),
         slot=slot,
         say=say,

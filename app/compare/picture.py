@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from operators.errors import Refusal
+from operators.evidence.grey import TAILS_PERCENT, header_window, to_grey
 from operators.job import Instance, Series
 from operators.volume.pixels import check_supported, padding_mask, read_rescale, read_stored
 
 FORMATS = ("PNG", "JPEG", "TIFF")
 PIXEL_LIMIT = 40_000_000  # a mammogram has 20 million
 LONGEST_SIDE = 1024
-TAILS_PERCENT = (1.0, 99.0)
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 4
 _MOST_ASPECT = 10.0
 
@@ -61,7 +60,7 @@ def picture_png(path: Path) -> bytes:
     image = _decoded(path)
     if _is_deep(image):
         values = np.asarray(image, np.float64)
-        return _png(_to_grey(values, *np.percentile(values, TAILS_PERCENT)), 1.0)
+        return _png(to_grey(values, *np.percentile(values, TAILS_PERCENT)), 1.0)
     if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         # What is invisible in the picture must not become visible by dropping its alpha.
         opaque = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -86,7 +85,7 @@ def grey_picture(path: Path) -> np.ndarray:
     image = _decoded(path)
     if _is_deep(image):
         values = np.asarray(image, np.float64)
-        return _to_grey(values, float(values.min()), float(values.max()))
+        return to_grey(values, float(values.min()), float(values.max()))
     return np.asarray(image.convert("L"))
 
 
@@ -131,8 +130,8 @@ def key_image_png(instance: Instance) -> bytes:
     values = stored * rescale.slope + rescale.intercept
     padding = padding_mask(stored, header)
     tissue = values if padding is None or padding.all() else values[~padding]
-    low, high = _window(header) or np.percentile(tissue, TAILS_PERCENT)
-    grey = _to_grey(values, float(low), float(high))
+    low, high = header_window(header) or np.percentile(tissue, TAILS_PERCENT)
+    grey = to_grey(values, float(low), float(high))
     if header.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     if padding is not None:
@@ -172,28 +171,6 @@ def _deep(image: Image.Image, *, white_is_zero: bool) -> Image.Image:
     if not np.isfinite(values).all():
         raise PictureUnusable("values that are no numbers. Export it again.")
     return Image.fromarray(-values if white_is_zero else values)
-
-
-def _window(header: Dataset) -> tuple[float, float] | None:
-    """Lowest and highest value shown; None where the header names no usable window."""
-    try:
-        centre, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    except Exception:  # noqa: BLE001  (a display hint: pydicom raises many kinds for a bad one)
-        return None
-    if centre is None or width is None or not width >= 1 or not np.isfinite([centre, width]).all():
-        return None
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _first(value: object) -> float | None:
-    if isinstance(value, MultiValue):
-        value = value[0] if len(value) else None
-    return None if value is None or value == "" else float(str(value))
-
-
-def _to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (values - low) / max(high - low, 1e-9)
-    return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _row_to_column_mm(header: Dataset) -> float:

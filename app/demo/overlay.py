@@ -16,26 +16,34 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+from PIL import Image, ImageDraw
 
 from operators.errors import EvidenceRefusal
+from operators.evidence.drawing import (
+    BOLD,
+    INK,
+    PALE,
+    PAPER,
+    Mask,
+    draw_bar,
+    draw_edges,
+    draw_plane,
+    field_of,
+    font,
+    headed,
+    square,
+)
+from operators.evidence.grey import SOFT_TISSUE_HU, to_grey
+from operators.evidence.orientation import view_of_plane
 
-SOFT_TISSUE_HU = (-160.0, 240.0)
 FILL_SHARE = 0.5
-OUTLINE_PX = 2
 GRID_TOLERANCE_VOXELS = 0.1
 GREY_CIELAB = (43908, 32896, 32896)
 
 PICTURE_PX = 800
 TILE_PX = 440
-HEADER_PX = 68
 SHEET_COLUMNS = 4
-FIELD_MM = (150.0, 260.0)
 CORONAL_MM = 320.0
-PAPER = (16, 18, 22)
-INK = (236, 238, 242)
-PALE = (150, 156, 166)
 
 
 class NotOnTheseImages(EvidenceRefusal):
@@ -189,24 +197,24 @@ def axial_picture(
         RGB, `side_px` wide, with a header.
     """
     k = int(segment.mask.sum(axis=(1, 2)).argmax())
-    _, row_mm, column_mm = axial.spacing
-    plane = axial.array[k]
-    box = _field(plane > window[0], segment.mask[k], (row_mm, column_mm))
-    image = _plane(
-        plane,
-        [(s.mask[k], s.colour, FILL_SHARE if s is segment else 0.0) for s in segments],
-        box,
-        window,
+    plane, spacing_mm = axial.array[k], (axial.spacing[1], axial.spacing[2])
+    centre, side_mm = field_of(plane > window[0], segment.mask[k], spacing_mm)
+    image = draw_plane(
+        to_grey(plane, *window),
+        [Mask(s.mask[k], s.colour, FILL_SHARE if s is segment else 0.0) for s in segments],
+        square(centre, side_mm, spacing_mm, plane.shape),
         side_px,
     )
-    _marks(image, box, column_mm, "RLAP")
+    # The reoriented grid may still be oblique: its letters are those of its real directions.
+    draw_edges(image, view_of_plane(axial.affine[:3, 2], axial.affine[:3, 1]).edges)
+    draw_bar(image, side_mm)
     volume_ml = segment.mask.sum() * axial.voxel_volume / 1000.0
     z_mm = axial.map_indices_to_reference(np.array([[k, *np.argwhere(segment.mask[k]).mean(0)]]))
     detail = (
         f"{volume_ml:.1f} mL   slice {k + 1} of {len(axial.array)} from the feet   "
         f"z {z_mm[0, 2]:+.1f} mm"
     )
-    return _headed(image, segment.label, detail, segment.colour)
+    return headed(image, segment.label, detail, segment.colour)
 
 
 def coronal_picture(
@@ -221,19 +229,19 @@ def coronal_picture(
     ends = np.argwhere(every.any(axis=1))[:, [0, 1]]
     middle = (ends.min(axis=0) + ends.max(axis=0)) / 2
     centre = (len(upright) - 1 - middle[0], middle[1])
-    box = _square(centre, CORONAL_MM, (slice_mm, column_mm), upright.shape)
-    image = _plane(
-        upright,
-        [(s.mask[::-1, j], s.colour, FILL_SHARE) for s in segments],
-        box,
-        window,
+    spacing_mm = (slice_mm, column_mm)
+    image = draw_plane(
+        to_grey(upright, *window),
+        [Mask(s.mask[::-1, j], s.colour, FILL_SHARE) for s in segments],
+        square(centre, CORONAL_MM, spacing_mm, upright.shape),
         side_px,
     )
-    _marks(image, box, column_mm, "RLHF")
+    draw_edges(image, view_of_plane(axial.affine[:3, 2], -axial.affine[:3, 0]).edges)
+    draw_bar(image, CORONAL_MM)
     shown = sum(bool(s.mask[:, j].any()) for s in segments)
     y_mm = axial.map_indices_to_reference(np.array([[middle[0], j, middle[1]]]))[0, 1]
     detail = f"{shown} of {len(segments)} structures in this plane   y {y_mm:+.1f} mm"
-    return _headed(image, "Coronal view", detail, None)
+    return headed(image, "Coronal view", detail, None)
 
 
 def contact_sheet(tiles: Sequence[Image.Image], algorithm: str, structures: int) -> Image.Image:
@@ -245,137 +253,13 @@ def contact_sheet(tiles: Sequence[Image.Image], algorithm: str, structures: int)
     cell_px = max((tile.height for tile in tiles), default=0) + gap
     sheet = Image.new("RGB", (width, head + rows * cell_px), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap + 4, 12), f"{structures} structures found by software", INK, _font(28))
+    draw.text((gap + 4, 12), f"{structures} structures found by software", INK, font(26, BOLD))
     note = "Not checked by a person. Patient's left is on the right of each picture."
-    draw.text((gap + 4, 50), "   ".join(filter(None, (algorithm, note))), PALE, _font(17))
+    draw.text((gap + 4, 50), "   ".join(filter(None, (algorithm, note))), PALE, font(16))
     for n, tile in enumerate(tiles):
         at = (gap + n % columns * (TILE_PX + gap), head + n // columns * cell_px)
         sheet.paste(tile, at)
     return sheet
-
-
-def _field(
-    body: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float]
-) -> tuple[float, float, float, float]:
-    """Square to show of one axial slice: the body, or as much of it as is useful."""
-    parts, _ = ndimage.label(ndimage.binary_opening(body, iterations=2))
-    if parts[mask].any():
-        body = parts == np.bincount(parts[mask & (parts > 0)]).argmax()
-    on = np.argwhere(body | mask)
-    low, high = on.min(axis=0), on.max(axis=0) + 1
-    side_mm = float(np.clip(((high - low) * spacing_mm).max() + 16.0, *FIELD_MM))
-    organ = np.argwhere(mask).mean(axis=0)
-    fits = (high - low) * spacing_mm <= side_mm
-    centre = np.where(fits, (low + high - 1) / 2, organ)
-    return _square((centre[0], centre[1]), side_mm, spacing_mm, body.shape)
-
-
-def _square(
-    centre: tuple[float, float],
-    side_mm: float,
-    spacing_mm: tuple[float, float],
-    shape: tuple[int, ...],
-) -> tuple[float, float, float, float]:
-    """Pixel edges (top, left, bottom, right) of a square, moved into the image where it fits."""
-    edges = []
-    for middle, step, size in zip(centre, spacing_mm, shape, strict=True):
-        length = side_mm / step
-        start = middle + 0.5 - length / 2
-        start = min(max(start, 0.0), size - length) if length <= size else (size - length) / 2
-        edges.append((start, start + length))
-    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
-
-
-def _plane(
-    plane: np.ndarray,
-    masks: Sequence[tuple[np.ndarray, tuple[int, int, int], float]],
-    box: tuple[float, float, float, float],
-    window: tuple[float, float],
-    side_px: int,
-) -> Image.Image:
-    """A square cut out of one plane, windowed, with masks filled and outlined.
-
-    Parameters
-    ----------
-    plane : numpy.ndarray, shape (rows, columns)
-        Values.
-    masks : sequence of (bool array, colour, share)
-        Same shape; `share` of the colour goes into the inside, the outline is full.
-    box : tuple of float
-        Top, left, bottom, right, as pixel edges (the first pixel spans 0 to 1).
-    window : tuple of float
-        Black and white value.
-    side_px : int
-        Side of the result.
-    """
-    black, white = window
-    grey = np.clip((plane.astype(np.float32) - black) / (white - black), 0, 1) * 255
-    canvas = _cut(grey.astype(np.uint8), box, side_px, Image.Resampling.BICUBIC)
-    rgb = np.repeat(canvas[:, :, None], 3, axis=2).astype(np.float32)
-    for mask, colour, share in masks:
-        inside = _cut(mask.astype(np.uint8) * 255, box, side_px, Image.Resampling.BILINEAR) > 127
-        outline = inside & ~ndimage.binary_erosion(inside, iterations=OUTLINE_PX, border_value=1)
-        rgb[inside] = (1 - share) * rgb[inside] + share * np.array(colour, np.float32)
-        rgb[outline] = colour
-    return Image.fromarray(np.rint(rgb).astype(np.uint8))
-
-
-def _cut(
-    pixels: np.ndarray,
-    box: tuple[float, float, float, float],
-    side_px: int,
-    resample: Image.Resampling,
-) -> np.ndarray:
-    """`box` of an 8-bit plane, brought to `side_px` × `side_px`; 0 outside the plane."""
-    top, left, bottom, right = box
-    extent = (left, top, right, bottom)
-    cut = Image.fromarray(pixels).transform(
-        (side_px, side_px), Image.Transform.EXTENT, extent, resample
-    )
-    return np.asarray(cut)
-
-
-def _marks(
-    image: Image.Image, box: tuple[float, float, float, float], column_mm: float, letters: str
-) -> None:
-    """Write the directions at the edges (left, right, top, bottom) and a 50 mm bar."""
-    side = image.width
-    draw = ImageDraw.Draw(image)
-    font = _font(max(18, side // 26))
-    inset = side // 40
-    for letter, at, anchor in zip(
-        letters,
-        ((inset, side / 2), (side - inset, side / 2), (side / 2, inset), (side / 2, side - inset)),
-        ("lm", "rm", "ma", "md"),
-        strict=True,
-    ):
-        draw.text(at, letter, INK, font, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-    bar = 50.0 / column_mm / (box[3] - box[1]) * side
-    y, right = side - inset - 2, side - inset
-    draw.line([(right - bar, y), (right, y)], INK, 3)
-    small = _font(max(13, side // 46))
-    draw.text((right - bar / 2, y - 5), "50 mm", INK, small, anchor="md")
-
-
-def _headed(
-    image: Image.Image, title: str, detail: str, colour: tuple[int, int, int] | None
-) -> Image.Image:
-    """The picture under a line with the structure's name and colour, and its numbers."""
-    out = Image.new("RGB", (image.width, image.height + HEADER_PX), PAPER)
-    out.paste(image, (0, HEADER_PX))
-    draw = ImageDraw.Draw(out)
-    left = 12
-    if colour is not None:
-        draw.rounded_rectangle((left, 13, left + 20, 33), 4, colour)
-        left += 30
-    draw.text((left, 23), title, INK, _font(24), anchor="lm")
-    draw.text((12, 51), detail, PALE, _font(16), anchor="lm")
-    return out
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own typeface: the same on every machine."""
-    return ImageFont.load_default(size)
 
 
 def _slug(label: str) -> str:

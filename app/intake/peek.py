@@ -25,7 +25,7 @@ MANUFACTURER = 0x00080070
 STUDY_INSTANCE_UID = 0x0020000D
 DEFLATED = "1.2.840.10008.1.2.1.99"
 OUR_MANUFACTURER = "radloop"  # (0008,0070) of everything that the evidence writer makes
-RESULT_MODALITIES = frozenset({"SEG", "SR", "KO"})
+RESULT_MODALITIES = frozenset({"SEG", "SR", "KO", "OT", "DOC"})  # OT: key images; DOC: PDF
 
 
 class UnreadableError(ValueError):
@@ -43,7 +43,7 @@ class Peek:
     sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
         From the file meta.
     ours : bool
-        A SEG, SR or rejection that radloop made: kept, but never analysed again.
+        A result or rejection that radloop made: kept, but never analysed again.
     """
 
     study_instance_uid: str

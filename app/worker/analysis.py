@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.worker.messages import Job, Outcome, Request
 
 if TYPE_CHECKING:
-    from operators.job import Refused, StudyJob
+    from operators.job import ExtraEvidence, Refused, StudyJob
     from operators.models.warm import WarmModels
 
 REASONS_SHOWN = 3
@@ -24,9 +24,12 @@ class AnalysisFactory:
     ----------
     champions : Path or None
         Which weights serve; see `app.graph.load_models`.
+    extra : tuple of ExtraEvidence
+        What is written beside SEG and SR.
     """
 
     champions: Path | None = None
+    extra: tuple[ExtraEvidence, ...] = ()
 
     def __call__(self) -> Job:
         """Load the models; the job that analyses one study with them."""
@@ -45,9 +48,10 @@ class AnalysisFactory:
                 request.recorded_at,
                 models=models,
                 routed=None if routed is None else [RoutedPair(*pair) for pair in routed],
+                extra=self.extra,
             )
             if request.propose and not done.matches and _is_one_picture(done):
-                done = _propose(request, models)
+                done = _propose(request, models, self.extra)
             write_result(done)
             return outcome(done)
 
@@ -61,7 +65,7 @@ def _is_one_picture(job: StudyJob) -> bool:
     return len(series) == 1 and planar_type_of_series(series[0]) is not None
 
 
-def _propose(request: Request, models: WarmModels) -> StudyJob:
+def _propose(request: Request, models: WarmModels, extra: tuple[ExtraEvidence, ...]) -> StudyJob:
     """Regions of the one 2D image, by the network that other prompts have too.
 
     Raises
@@ -77,6 +81,7 @@ def _propose(request: Request, models: WarmModels) -> StudyJob:
         request.recorded_at,
         models=models,
         asked=Asked(PROPOSER, None, ()),
+        extra=extra,
     )
 
 

@@ -25,7 +25,7 @@ def replaced_by(
     Returns
     -------
     list of Written
-        SEG, SR and status SR that are not in `new`, of whatever bundle and series: they
+        Results and status SR that are not in `new`, of whatever bundle and series: they
         describe the study as it was. Never a result whose latest verdict is "confirmed",
         and never a verified SR.
     """
@@ -34,16 +34,33 @@ def replaced_by(
     return not_confirmed(older, verdicts)
 
 
-def not_confirmed(entries: Iterable[Written], verdicts: Iterable[Verdict]) -> list[Written]:
-    """SEG and SR on which the latest verdict is none, or "rejected"."""
+def not_confirmed(entries: Collection[Written], verdicts: Iterable[Verdict]) -> list[Written]:
+    """Results on which the latest verdict is none, or "rejected".
+
+    Key images and PDF share the verdict of the SR that was written with them.
+    """
     confirmed = set()
     for verdict in latest_verdicts(verdicts).values():
         if verdict.verdict == "confirmed":
             confirmed.add(verdict.sr.sop_instance_uid)
             if verdict.seg is not None:
                 confirmed.add(verdict.seg.sop_instance_uid)
+    beside = {_result(entry) for entry in entries if entry.sop_instance_uid in confirmed}
     return [
         entry
         for entry in entries
-        if entry.kind in ("SEG", "SR", "STATUS") and entry.sop_instance_uid not in confirmed
+        if (entry.kind in ("SEG", "SR", "STATUS") and entry.sop_instance_uid not in confirmed)
+        or (entry.kind in ("KEY_IMAGE", "PDF") and _result(entry) not in beside)
     ]
+
+
+def _result(entry: Written) -> tuple[str, ...]:
+    """What objects that were written together about one volume share."""
+    return (
+        entry.study_instance_uid,
+        entry.source_series_uid,
+        entry.part,
+        entry.bundle,
+        entry.weights_sha256,
+        entry.recorded_at,
+    )

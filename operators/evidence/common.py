@@ -37,8 +37,18 @@ CHARACTER_SET = "ISO_IR 192"  # UTF-8 (PS3.3 C.12.1.1.2)
 LONG_STRING = 64  # characters in an LO (PS3.5 6.2)
 
 # Where our series stand in a reader's list; the source's own number follows.
-_FIRST_SERIES: dict[EvidenceKind, int] = {"SEG": 7000, "SR": 8000}
-_PLAIN_NAME: dict[EvidenceKind, str] = {"SEG": "AI segmentation", "SR": "AI measurements"}
+_FIRST_SERIES: dict[EvidenceKind, int] = {
+    "SEG": 7000,
+    "SR": 8000,
+    "KEY_IMAGE": 10000,  # 9000 is the status, 6nnn are rejections
+    "PDF": 11000,
+}
+_PLAIN_NAME: dict[EvidenceKind, str] = {
+    "SEG": "AI segmentation",
+    "SR": "AI measurements",
+    "KEY_IMAGE": "AI key images",
+    "PDF": "AI report",
+}
 
 # Type 2 attributes that a source may lack and highdicom asks for by name.
 _EMPTY_PATIENT_AND_STUDY = (
@@ -69,7 +79,7 @@ class Identity:
     Attributes
     ----------
     kind : EvidenceKind
-        SEG or SR.
+        What it is.
     sop_instance_uid, series_instance_uid : str
         Both follow from the study version, the model and our own version.
     series_number : int
@@ -86,7 +96,7 @@ class Identity:
 
 
 def identify(
-    segmentation: Segmentation | Reading, kind: EvidenceKind, recorded_at: str
+    segmentation: Segmentation | Reading, kind: EvidenceKind, recorded_at: str, number: int = 1
 ) -> Identity:
     """Identity of the object of one kind about one segmentation.
 
@@ -100,9 +110,11 @@ def identify(
     segmentation : Segmentation or Reading
         What the object is about.
     kind : EvidenceKind
-        SEG or SR.
+        What it is.
     recorded_at : str
         The study version's record, ``YYYYMMDDHHMMSS``.
+    number : int
+        Which of several objects of one series, from 1.
     """
     volume, model = segmentation.volume, segmentation.model
     parts = (
@@ -120,10 +132,11 @@ def identify(
         SOFTWARE_VERSION,
         *(f"{name}={value}" for name, value in model.prompt),
     )
+    instance = parts if number == 1 else (*parts, f"number={number}")
     title = " ".join(filter(None, (_PLAIN_NAME[kind], volume.part, model.name, model.version)))
     return Identity(
         kind=kind,
-        sop_instance_uid=derive_uid("instance", kind, *parts),
+        sop_instance_uid=derive_uid("instance", kind, *instance),
         series_instance_uid=derive_uid("series", kind, *parts),
         series_number=_FIRST_SERIES[kind] + _series_number(volume.headers[0]) % 1000,
         series_description=title[:LONG_STRING],

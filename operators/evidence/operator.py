@@ -1,13 +1,13 @@
-"""The graph's last operator. What is written is in `seg.py` and `sr.py`."""
+"""The graph's last operator. What is written is in the files of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.evidence.write import write_job
-from operators.job import StudyJob
+from operators.job import ExtraEvidence, StudyJob
 
 
 class EvidenceWriter(Operator):
@@ -18,12 +18,19 @@ class EvidenceWriter(Operator):
     sink : callable
         Called once per job with the job as it leaves the graph. It is no output
         port: a port whose flow ends nowhere stops the graph for ever.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
     """
 
     def __init__(
-        self, fragment: Any, *args: Any, sink: Callable[[StudyJob], None], **kwargs: Any
+        self,
+        fragment: Any,
+        *args: Any,
+        sink: Callable[[StudyJob], None],
+        extra: Collection[ExtraEvidence] = (),
+        **kwargs: Any,
     ) -> None:
-        self._sink = sink
+        self._sink, self._extra = sink, extra
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -35,4 +42,4 @@ class EvidenceWriter(Operator):
     ) -> None:
         """Write the evidence of every report of the job."""
         job: StudyJob = op_input.receive("job")
-        self._sink(write_job(job))
+        self._sink(write_job(job, self._extra))

@@ -5,22 +5,38 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
 from operators.errors import Refusal
+from operators.evidence.key_image import build_key_images
+from operators.evidence.pdf import build_pdf
 from operators.evidence.reading_sr import build_reading_sr
 from operators.evidence.seg import build_seg, found_segments
 from operators.evidence.sr import build_sr
 from operators.findings.tally import tally
-from operators.job import Evidence, EvidenceKind, Refused, Report, Segmentation, StudyJob
+from operators.job import (
+    Evidence,
+    EvidenceKind,
+    ExtraEvidence,
+    Refused,
+    Report,
+    Segmentation,
+    StudyJob,
+)
 from operators.reading import Reading
 
 
-def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[Evidence, ...]:
-    """Write SEG and SR of one report.
+def write_evidence(
+    report: Report,
+    output_dir: Path,
+    recorded_at: str,
+    extra: Collection[ExtraEvidence] = (),
+) -> tuple[Evidence, ...]:
+    """Write SEG and SR of one report, and what else is asked for.
 
     Parameters
     ----------
@@ -31,18 +47,25 @@ def write_evidence(report: Report, output_dir: Path, recorded_at: str) -> tuple[
     recorded_at : str
         The study version's record, ``YYYYMMDDHHMMSS``; the same record gives the
         same bytes again.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
 
     Returns
     -------
     tuple of Evidence
-        SEG, then SR. Where nothing was found there is no SEG (it would have no
-        frame) and the SR says what was looked for.
+        SEG, then SR, then key images and PDF. Where nothing was found there is no SEG
+        (it would have no frame) and no key image, and the SR says what was looked for.
     """
     counts = tally(report.segmentation)
     built: list[tuple[EvidenceKind, Dataset]] = []
     if found_segments(report):
         built.append(("SEG", build_seg(report, counts, recorded_at)))
     built.append(("SR", build_sr(report, counts, recorded_at)))
+    if "key_images" in extra:
+        images = build_key_images(report, counts, recorded_at)
+        built += [("KEY_IMAGE", image) for image in images]
+    if "pdf" in extra:
+        built.append(("PDF", build_pdf(report, counts, recorded_at)))
     return _write_all(report.segmentation, built, output_dir)
 
 
@@ -93,13 +116,13 @@ def _write(dataset: Dataset, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def write_job(job: StudyJob) -> StudyJob:
+def write_job(job: StudyJob, extra: Collection[ExtraEvidence] = ()) -> StudyJob:
     """`job` with the files of every report and reading; a refusal of one stops no other."""
     evidence: list[Evidence] = []
     refused: list[Refused] = []
     for report in job.reports:
         try:
-            evidence += write_evidence(report, job.output_dir, job.recorded_at)
+            evidence += write_evidence(report, job.output_dir, job.recorded_at, extra)
         except Refusal as refusal:
             refused.append(Refused(report.segmentation.volume.series_instance_uid, refusal.reason))
     for reading in job.readings:

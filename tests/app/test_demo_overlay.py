@@ -12,7 +12,8 @@ from PIL import Image
 from pydicom.sr.codedict import codes
 
 from app.demo.ct_series import SeriesIdentity, write_ct_series
-from app.demo.overlay import HEADER_PX, PICTURE_PX, NotOnTheseImages, write_overlays
+from app.demo.overlay import PICTURE_PX, NotOnTheseImages, write_overlays
+from operators.evidence.drawing import HEADER_PX
 from operators.evidence.uids import derive_uid
 
 RED, GREEN = (220, 60, 40), (40, 200, 90)
