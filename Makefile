@@ -12,7 +12,7 @@ OHIF_TARBALL ?=
 SYSTEM_PACKAGES := orthanc orthanc-dicomweb orthanc-gdcm dcmtk dicom3tools \
   libpixelmed-java pixelmed-apps default-jre-headless chromium postgresql
 
-.PHONY: help setup system weights peers ohif viewer-build demo test test-fast vit-full chaos lint format bench lock train evaluate train-medsam evaluate-medsam atlas data clean
+.PHONY: help setup system weights peers ohif viewer-build demo test test-fast vit-full chaos lint format bench pictures lock train evaluate train-medsam evaluate-medsam atlas data clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ bench: setup  ## Measure against peers; writes benchmarks/*/RESULTS.md
 	$(BIN)/python -m benchmarks.ingest $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.models $(BENCH_ARGS)
+
+pictures: setup  ## Make the pictures of docs/evidence.md again from the demo patient (minutes)
+	$(BIN)/python -m app.demo.contact_sheet
 
 lock: setup  ## Make constraints.txt again from pyproject.toml
 	echo '# Made by: make lock. Versions only; used with pip (-c) and uv alike.' > constraints.new

@@ -97,12 +97,16 @@ def test_a_sequence_before_the_uid_is_stepped_over(tmp_path: Path) -> None:
     [
         ("radloop", "SEG", True),
         ("radloop", "SR", True),
+        ("radloop", "OT", True),  # key images
+        ("radloop", "DOC", True),  # PDF
         ("radloop", "CT", False),
+        ("ACME", "OT", False),
+        ("ACME", "DOC", False),
         ("ACME", "SEG", False),
         ("radloop tests", "SR", False),
     ],
 )
-def test_only_our_own_seg_and_sr_are_ours(
+def test_only_our_own_results_are_ours(
     tmp_path: Path, manufacturer: str, modality: str, ours: bool
 ) -> None:
     dataset = instance(manufacturer=manufacturer, modality=modality)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from app.register import Register, ResultUndescribed, StateUnusable, TwoContents, Written, describe
+from app.register import (
+    Register,
+    ResultUndescribed,
+    StateUnusable,
+    TwoContents,
+    Written,
+    describe,
+    objects_in,
+)
 from operators.evidence.result import write_result
 from operators.evidence.write import write_evidence
 from operators.job import StudyJob
@@ -54,6 +62,19 @@ def test_results_are_described_by_their_result_json(tmp_path: Path) -> None:
         weights_sha256="0123456789abcdef" * 4,
         recorded_at=RECORDED_AT,
     )
+
+
+def test_key_images_and_pdf_are_known_as_ours(tmp_path: Path) -> None:
+    report = two_glands(tmp_path / "in")
+    out = tmp_path / "out"
+    evidence = write_evidence(report, out, RECORDED_AT, ("key_images", "pdf"))
+    write_result(StudyJob(tmp_path, out, RECORDED_AT, reports=(report,), evidence=evidence))
+
+    written = describe(out, [item.path.name for item in evidence])
+
+    assert [entry.kind for entry in written] == ["SEG", "SR", "KEY_IMAGE", "PDF"]
+    Register(tmp_path / "state").enter(written)
+    assert {entry.kind for _, entry in objects_in(out)} == {"SEG", "SR", "KEY_IMAGE", "PDF"}
 
 
 @pytest.mark.parametrize("result", [{"results": []}, {"results": [{}]}, [], "no JSON"])

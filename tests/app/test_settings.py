@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from app.addresses import parse_cstore_target
 from app.settings import Settings, SettingsRefusal, load_settings
+from operators.job import ExtraEvidence
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,18 @@ def test_c_store_targets_are_checked(target: str) -> None:
         parse_cstore_target(target)
 
     assert parse_cstore_target("ARC HIVE@10.0.0.1:104") == ("ARC HIVE", "10.0.0.1", 104)
+
+
+@pytest.mark.parametrize(
+    ("value", "extra"), [("", ()), ("pdf", ("pdf",)), ("key_images, pdf", ("key_images", "pdf"))]
+)
+def test_extra_evidence_is_a_list_of_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, value: str, extra: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("RADLOOP_EXTRA_EVIDENCE", value)
+    assert load_settings().extra_evidence == extra
+    assert set(extra) <= set(get_args(ExtraEvidence))
+
+    monkeypatch.setenv("RADLOOP_EXTRA_EVIDENCE", "pictures")
+    with pytest.raises(SettingsRefusal, match="extra_evidence"):
+        load_settings()

@@ -38,3 +38,19 @@ def test_what_the_new_one_has_no_result_for_goes_too_and_a_verified_copy_stays()
 def test_own_results_of_a_superseded_version_go_unless_confirmed() -> None:
     assert not_confirmed([SEG, SR], []) == [SEG, SR]
     assert not_confirmed([SEG, SR], [verdict(1)]) == []
+
+
+def test_key_images_and_pdf_share_the_verdict_of_the_result_they_belong_to() -> None:
+    beside = [
+        replace(SR, sop_instance_uid=f"1.2.4.{number}", kind=kind)
+        for number, kind in enumerate(("KEY_IMAGE", "KEY_IMAGE", "PDF"))
+    ]
+    others = [
+        replace(beside[0], sop_instance_uid="1.2.5.1", recorded_at="20250101000000"),
+        replace(beside[2], sop_instance_uid="1.2.5.2", source_series_uid="1.2.9"),
+    ]
+    everything = [SEG, SR, *beside, *others]
+
+    assert not_confirmed(everything, []) == everything
+    assert not_confirmed(everything, [verdict(1)]) == others
+    assert replaced_by(NEW, [*everything, *NEW], [verdict(1)]) == others

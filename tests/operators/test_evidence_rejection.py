@@ -108,3 +108,20 @@ def test_results_of_two_studies_are_refused(results: list[Dataset]) -> None:
 
     with pytest.raises(MixedRejection, match="not 2 "):
         build_rejection([results[0], other], BECAUSE, LATER)
+
+
+def test_key_images_and_pdf_can_be_rejected_with_the_rest(tmp_path: Path) -> None:
+    written = write_evidence(
+        two_glands(tmp_path / "in"), tmp_path / "out", RECORDED_AT, ("key_images", "pdf")
+    )
+    results = [pydicom.dcmread(item.path, stop_before_pixels=True) for item in written]
+
+    document = build_rejection(results, "superseded", RECORDED_AT)
+
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    named = {
+        item.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert named == {item.sop_instance_uid for item in written}

@@ -129,12 +129,14 @@ def test_graph_hands_the_finished_job_to_its_sink(tmp_path: Path) -> None:
         def compose(self) -> None:
             start = Start(self, CountCondition(self, 1), job=job, name="start")
             findings = Findings(self, name="findings")
-            writer = EvidenceWriter(self, sink=finished.append, name="writer")
+            writer = EvidenceWriter(
+                self, sink=finished.append, extra=("key_images", "pdf"), name="writer"
+            )
             self.add_flow(start, findings, {("job", "job")})
             self.add_flow(findings, writer, {("measured", "job")})
 
     Graph([]).run()
 
     (done,) = finished
-    assert [e.kind for e in done.evidence] == ["SEG", "SR"]
+    assert [e.kind for e in done.evidence] == ["SEG", "SR", "KEY_IMAGE", "PDF"]
     assert all(e.path.exists() for e in done.evidence)
