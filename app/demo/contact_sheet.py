@@ -19,7 +19,7 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "images"
 MAX_BYTES = 1_000_000
 _PDF_SCALE = 1.6  # of 72 dots per inch
-_COLOURS = 128
+_WIDTH_PX = 1320
 
 
 def main() -> None:
@@ -89,8 +89,11 @@ def rendered(pdf: bytes, scale: float) -> Image.Image:
 
 
 def _small_png(picture: Image.Image, path: Path) -> Path:
-    """Few colours keep it small, and text as sharp as it was."""
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Not wider than a page of docs shows; all colours, since they tell structures apart."""
+    if picture.width > _WIDTH_PX:
+        height = round(picture.height * _WIDTH_PX / picture.width)
+        picture = picture.resize((_WIDTH_PX, height), Image.Resampling.LANCZOS)
+    picture.save(path, optimize=True)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, limit {MAX_BYTES}")
     return path

@@ -173,8 +173,9 @@ def view_of_plane(along_columns_mm: np.ndarray, along_rows_mm: np.ndarray) -> Vi
 
 def _stored_directions(header: Dataset) -> tuple[str, str]:
     """What rows and columns of a 2D image run to, of a human; ("", "") where it doesn't say."""
-    said = header.get("PatientOrientation") or ()
+    value = header.get("PatientOrientation")
+    said = [] if value is None or isinstance(value, str) else [str(part) for part in value]
     quadruped = str(header.get("AnatomicalOrientationType") or "BIPED") != "BIPED"
-    if quadruped or len(said) != 2 or not all(set(str(part)) <= set("LRPAHF") for part in said):
+    if quadruped or len(said) != 2 or not set("".join(said)) <= set("LRPAHF"):
         return "", ""
-    return str(said[0]), str(said[1])
+    return said[0], said[1]

@@ -21,7 +21,8 @@ from operators.job import Finding, Report
 
 PAGE_MM = (210.0, 297.0)
 MARGIN_MM = 12.0
-PICTURES = 4
+PICTURES = 8
+_PICTURES_IN_ROW = 4
 LINE_EM = 1.17  # ascender and descender of the typeface together
 BLACK: Colour = (20, 22, 26)
 GREY: Colour = (96, 102, 112)
@@ -161,7 +162,8 @@ def lay_out(
     report : Report
         A segmentation with its findings.
     pictures : sequence of (KeySlice, Image)
-        Square pictures of structures; the first `PICTURES` are shown.
+        Square pictures of structures; the first `PICTURES` are shown where that leaves room
+        for a line on each structure and on each rule, else half of them.
     recorded_at : str
         ``YYYYMMDDHHMMSS``.
 
@@ -171,6 +173,17 @@ def lay_out(
         In reading order: head, facts, quality, pictures, guidelines, structures, what was
         looked for and not found, foot.
     """
+    for rows in (PICTURES // _PICTURES_IN_ROW, 1):
+        boxes, complete = _attempt(report, pictures[: rows * _PICTURES_IN_ROW], recorded_at)
+        if complete:
+            break
+    return boxes
+
+
+def _attempt(
+    report: Report, pictures: Sequence[tuple[KeySlice, Image.Image]], recorded_at: str
+) -> tuple[list[Box], bool]:
+    """The page with these pictures, and whether every structure and rule has its own line."""
     upper = _Column(MARGIN_MM)
     _head(upper)
     _facts(upper, report, recorded_at)
@@ -180,12 +193,12 @@ def lay_out(
     _not_found(lower, report)
     foot_top = _BOTTOM - line_height(6.5)
     room_below = foot_top - 1.5 - lower.used
-    _guidelines(upper, report, room_below - _SMALLEST_TABLE_MM)
-    _structures(upper, report, room_below)
+    complete = _guidelines(upper, report, room_below - _SMALLEST_TABLE_MM)
+    complete &= _structures(upper, report, room_below)
     shifted = [replace(box, top=box.top + upper.top) for box in lower.boxes]
     foot = _Column(foot_top)
     foot.line(f"radloop {SOFTWARE_VERSION} · {NOTE}", 6.5, colour=GREY)
-    return [*upper.boxes, *shifted, *foot.boxes]
+    return [*upper.boxes, *shifted, *foot.boxes], complete
 
 
 def _head(column: _Column) -> None:
@@ -259,28 +272,28 @@ def _quality(column: _Column, report: Report) -> None:
 
 
 def _pictures(column: _Column, pictures: Sequence[tuple[KeySlice, Image.Image]]) -> None:
-    if not pictures:
-        return
-    column.top += _GAP_MM
-    side = (_WIDTH - (PICTURES - 1) * 3.0) / PICTURES
-    top = column.top
-    for number, (shown, image) in enumerate(pictures[:PICTURES]):
-        left = MARGIN_MM + number * (side + 3.0)
-        column.boxes.append(Box(left, top, side, side, picture=image))
-        segment, below, height = shown.finding.segment, top + side + 0.8, line_height(7.0)
-        column.boxes.append(Box(left, below + 0.5, 2.0, height - 1.0, colour=segment.colour_rgb))
+    between, height = 3.0, line_height(7.0)
+    side = (_WIDTH - (_PICTURES_IN_ROW - 1) * between) / _PICTURES_IN_ROW
+    for number, (shown, image) in enumerate(pictures):
+        if number % _PICTURES_IN_ROW == 0:
+            column.top += _GAP_MM
+            top, below = column.top, column.top + side + 0.8
+            column.top = below + height
+        left = MARGIN_MM + number % _PICTURES_IN_ROW * (side + between)
+        segment = shown.finding.segment
         text = f"{printable(segment.label, segment.name)}, {size_in_words(shown.finding)}"
-        column.boxes.append(
-            Box(left + 3.0, below, side - 3.0, height, cut(text, 7.0, side - 3.0), 7.0)
-        )
-    column.top = top + side + 0.8 + line_height(7.0)
+        column.boxes += [
+            Box(left, top, side, side, picture=image),
+            Box(left, below + 0.5, 2.0, height - 1.0, colour=segment.colour_rgb),
+            Box(left + 3.0, below, side - 3.0, height, cut(text, 7.0, side - 3.0), 7.0),
+        ]
 
 
-def _guidelines(column: _Column, report: Report, lowest: float) -> None:
-    """What rules say, each with its source, as far as there is room above `lowest`."""
+def _guidelines(column: _Column, report: Report, lowest: float) -> bool:
+    """What rules say, each with its source, above `lowest`; whether all of it found room."""
     said = [(finding, rule) for finding in report.findings for rule in finding.rules]
     if not said:
-        return
+        return True
     column.heading("Guidelines")
     for number, (finding, rule) in enumerate(said):
         label = printable(finding.segment.label, finding.segment.name)
@@ -298,9 +311,10 @@ def _guidelines(column: _Column, report: Report, lowest: float) -> None:
         needed = entry.top + (line_height(7.5) if left > 1 else 0.0)
         if needed > lowest:
             column.line(_MORE.format(left))
-            return
+            return False
         column.boxes += entry.boxes
         column.top = entry.top
+    return True
 
 
 _Cell = Callable[[Finding], str]
@@ -321,22 +335,25 @@ def _columns(report: Report) -> list[tuple[str, float, _Cell]]:
     return [one for one in columns if any(one[2](finding) for finding in report.findings)]
 
 
-def _structures(column: _Column, report: Report, lowest: float) -> None:
-    """A line for each structure that was found, or three in a line where they are many."""
+def _structures(column: _Column, report: Report, lowest: float) -> bool:
+    """A line for each structure that was found, if there is room, else three in a line."""
     found = [finding for finding in report.findings if finding.voxels]
     column.heading("Structures found" if found else "No structure was found")
     if not found:
-        return
+        return True
     pitch = line_height(7.5) + 0.7
     if len(found) + 1 <= int((lowest - column.top) / pitch):
         _full_table(column, report, found, pitch)
-    else:
-        _short_table(column, found, lowest)
+        return True
+    _short_table(column, found, lowest)
+    return False
 
 
 def _full_table(column: _Column, report: Report, found: Sequence[Finding], pitch: float) -> None:
     others = _columns(report)
-    name_width = _WIDTH - sum(width for _, width, _ in others)
+    labels = [printable(one.segment.label, one.segment.name) for one in found]
+    longest = max(text_width(label, 7.5) for label in labels) + 10.0
+    name_width = min(max(longest, 50.0), _WIDTH - sum(width for _, width, _ in others))
     height = line_height(7.5)
 
     def row(name: str, cells: Sequence[str], colour: Colour) -> None:
@@ -353,12 +370,9 @@ def _full_table(column: _Column, report: Report, found: Sequence[Finding], pitch
         column.top += pitch
 
     row("structure", [head for head, _, _ in others], GREY)
-    for finding in found:
-        segment = finding.segment
-        column.boxes.append(
-            Box(MARGIN_MM, column.top + 0.5, 2.4, height - 1.0, colour=segment.colour_rgb)
-        )
-        label = printable(segment.label, segment.name)
+    for finding, label in zip(found, labels, strict=True):
+        colour = finding.segment.colour_rgb
+        column.boxes.append(Box(MARGIN_MM, column.top + 0.5, 2.4, height - 1.0, colour=colour))
         row(label, [cell(finding) for _, _, cell in others], BLACK)
 
 
@@ -405,7 +419,12 @@ def _volume(finding: Finding) -> str:
 
 
 def _mean(finding: Finding) -> str:
-    return "" if finding.mean is None else f"{finding.mean:.4g}".replace("-", "−")
+    """HU without decimals: noise is larger than they are."""
+    if finding.mean is None:
+        return ""
+    form = {"HU": ".0f", "SUVbw": ".2f"}.get(finding.unit, ".4g")
+    text = format(finding.mean, form)
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _axes(finding: Finding) -> str:

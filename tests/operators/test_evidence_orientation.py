@@ -93,12 +93,13 @@ def planar(header: Dataset) -> Volume:
         (["AR", "HL"], None, ("PL", "AR", "FR", "HL")),
         (None, None, ("", "", "", "")),
         (["L"], None, ("", "", "", "")),
+        ("LF", None, ("", "", "", "")),  # one value of two letters, not two values
         (["LE", "V"], "QUADRUPED", ("", "", "", "")),
         (["LE", "CD"], None, ("", "", "", "")),
     ],
 )
 def test_a_2d_image_is_marked_as_its_header_says_or_not_at_all(
-    said: list[str] | None, species: str | None, edges: tuple[str, ...]
+    said: list[str] | str | None, species: str | None, edges: tuple[str, ...]
 ) -> None:
     header = Dataset()
     if said is not None:

@@ -10,7 +10,16 @@ from PIL import Image
 from pypdfium2 import PdfDocument
 
 from operators.evidence.key_slices import key_slices
-from operators.evidence.page import MARGIN_MM, PAGE_MM, Box, lay_out, line_height, text_width, wrap
+from operators.evidence.page import (
+    MARGIN_MM,
+    PAGE_MM,
+    PICTURES,
+    Box,
+    lay_out,
+    line_height,
+    text_width,
+    wrap,
+)
 from operators.evidence.pdf import draw_pdf
 from operators.job import Code, Plane, Report, Scale
 from operators.measured import Axis, Measurement, RuleResult
@@ -56,7 +65,7 @@ def with_rules(report: Report, count: int) -> Report:
 
 
 def place(report: Report) -> list[Box]:
-    shown = key_slices(report, counted(report))
+    shown = key_slices(report, counted(report))[:PICTURES]
     return lay_out(report, [(one, Image.new("RGB", (8, 8))) for one in shown], RECORDED_AT)
 
 
@@ -66,6 +75,7 @@ def texts(boxes: list[Box]) -> str:
 
 REPORTS = {
     "one": lambda: make_report(1, 1),
+    "nine": lambda: make_report(9),
     "none": lambda: make_report(0, 3),
     "many": lambda: make_report(104, 60),
     "too many": lambda: make_report(240),
@@ -175,3 +185,10 @@ def test_wrapping_loses_no_word_and_no_letter() -> None:
     text = "one two " + "three" * 40 + " four"
 
     assert "".join(wrap(text, 8.0, 40.0)).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(("found", "pictures"), [(0, 0), (3, 3), (9, 8), (104, 4)])
+def test_there_are_more_pictures_where_there_is_room(found: int, pictures: int) -> None:
+    boxes = place(make_report(found))
+
+    assert sum(box.picture is not None for box in boxes) == pictures
