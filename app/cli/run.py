@@ -104,7 +104,7 @@ def print_result(result: dict[str, Any]) -> None:
         for flag in entry["quality"]:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:
-            console.print(f"[green]{item['kind']:<3}[/] {escape(item['path'])}", soft_wrap=True)
+            console.print(f"[green]{item['kind']:<9}[/] {escape(item['path'])}", soft_wrap=True)
     for entry in result["readings"]:
         _print_reading(console, entry)
     _print_left_out(console, "no bundle matches", result["unmatched"])
@@ -147,7 +147,7 @@ def _print_reading(console: Any, entry: dict[str, Any]) -> None:
     for flag in entry["quality"]:
         console.print(f"[yellow]quality[/] {escape(flag['text'])}")
     for item in entry["evidence"]:
-        console.print(f"[green]{item['kind']:<3}[/] {escape(item['path'])}", soft_wrap=True)
+        console.print(f"[green]{item['kind']:<9}[/] {escape(item['path'])}", soft_wrap=True)
 
 
 def _print_left_out(console: Any, title: str, entries: list[dict[str, str]]) -> None:

@@ -186,7 +186,7 @@ def draw_edges(image: Image.Image, letters: Sequence[str]) -> None:
     """Write directions at the left, right, top and bottom edge of a square, in place."""
     side = image.width
     draw = ImageDraw.Draw(image)
-    large = font(max(18, side // 24), BOLD)
+    large = font(max(18, side // 22), BOLD)
     inset = side // 40
     for text, at, anchor in zip(
         letters,
@@ -194,7 +194,7 @@ def draw_edges(image: Image.Image, letters: Sequence[str]) -> None:
         ("lm", "rm", "ma", "md"),
         strict=True,
     ):
-        draw.text(at, text, INK, large, anchor=anchor, stroke_width=2, stroke_fill=BLACK)
+        draw.text(at, text, INK, large, anchor=anchor, stroke_width=3, stroke_fill=BLACK)
 
 
 def draw_bar(image: Image.Image, side_mm: float) -> None:
@@ -211,7 +211,7 @@ def draw_bar(image: Image.Image, side_mm: float) -> None:
         INK,
         font(max(13, side // 40)),
         anchor="rd",
-        stroke_width=1,
+        stroke_width=2,
         stroke_fill=BLACK,
     )
 

@@ -297,10 +297,11 @@ def _guidelines(column: _Column, report: Report, lowest: float) -> bool:
     column.heading("Guidelines")
     for number, (finding, rule) in enumerate(said):
         label = printable(finding.segment.label, finding.segment.name)
-        status = "proposed: nobody here has accepted this rule" if rule.proposed else "accepted"
+        status = ", proposed (nobody here has accepted this rule)" if rule.proposed else ""
         severity = rule.severity.replace("_", " ").lower()
         entry = _Column(column.top)
-        entry.lines(f"{label}: {rule.statement} Severity {severity} ({status}).", 2)
+        # What limits the statement comes before it: its end may be cut off.
+        entry.lines(f"{label}: severity {severity}{status}. {rule.statement}", 3)
         if rule.recommendations:
             entry.lines("Recommended: " + "; ".join(rule.recommendations), 2)
         if rule.differentials:
@@ -406,7 +407,12 @@ def _not_found(column: _Column, report: Report) -> None:
         if not finding.voxels
     ]
     column.heading("Looked for and not found")
-    column.lines(", ".join(absent) if absent else "Nothing: all were found.", 4)
+    text, limit = ", ".join(absent) or "Nothing: all were found.", 4
+    kept = len(absent)
+    while len(wrap(text, 7.5, _WIDTH)) > limit:
+        kept -= 1
+        text = ", ".join(absent[:kept]) + f" and {_MORE.format(len(absent) - kept)}"
+    column.lines(text, limit)
 
 
 def _volume(finding: Finding) -> str:

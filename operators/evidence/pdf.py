@@ -24,7 +24,7 @@ from operators.evidence.common import (
 )
 from operators.evidence.drawing import BOLD, REGULAR
 from operators.evidence.encode import set_sequence
-from operators.evidence.key_slices import TILE_PX, key_picture, key_slices
+from operators.evidence.key_slices import key_picture, key_slices
 from operators.evidence.page import PICTURES, Box, lay_out
 from operators.job import Report
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fpdf import FPDF
 
 TITLE = "AI measurements"
+PICTURE_PX = 320  # so few that the letters in it can be read where it is 44 mm wide
 _ASCENDER_EM = 0.928  # of the typeface
 
 
@@ -59,7 +60,7 @@ def build_pdf(report: Report, counts: np.ndarray, recorded_at: str) -> hd.base.S
     segmentation = report.segmentation
     shown = key_slices(report, counts)[:PICTURES]
     outlined = [one.finding for one in shown]
-    pictures = [(one, key_picture(report, one, outlined, TILE_PX)[0]) for one in shown]
+    pictures = [(one, key_picture(report, one, outlined, PICTURE_PX)[0]) for one in shown]
     content = draw_pdf(lay_out(report, pictures, recorded_at), recorded_at)
 
     identity = identify(segmentation, "PDF", recorded_at)

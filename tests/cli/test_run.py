@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,27 @@ def test_a_study_becomes_seg_sr_and_a_table(phantom, tmp_path):
     assert again.returncode == 0
     assert json.loads(again.stdout) == result
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_pictures_and_pdf_are_written_where_asked_for_and_never_analysed(phantom, tmp_path):
+    out = tmp_path / "out"
+    done = radloop("run", phantom, "-o", out, "--key-images", "--pdf", "--json")
+
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads(done.stdout)["results"]
+    assert [item["kind"] for item in entry["evidence"]] == ["SEG", "SR", "KEY_IMAGE", "PDF"]
+
+    for item in entry["evidence"]:
+        shutil.copy(item["path"], phantom)
+    again = radloop("run", phantom, "-o", tmp_path / "again", "--json")
+
+    result = json.loads(again.stdout)
+    assert again.returncode == 0, again.stderr
+    assert [one["series_instance_uid"] for one in result["results"]] == [
+        entry["series_instance_uid"]
+    ]
+    ours = {item["series_instance_uid"] for item in entry["evidence"]}
+    assert ours <= {left["what"] for left in result["unmatched"]}
 
 
 def test_a_study_that_no_bundle_wants_says_why(tmp_path):

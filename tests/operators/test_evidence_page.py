@@ -140,8 +140,8 @@ def test_the_same_record_gives_the_same_bytes_and_another_record_others() -> Non
 def test_rules_say_whose_they_are_and_whether_anybody_here_accepted_them() -> None:
     said = " ".join(texts(place(REPORTS["rules"]())).split())
 
-    assert "Severity moderate (proposed: nobody here has accepted this rule)." in said
-    assert "Severity moderate (accepted)." in said
+    assert "1: severity moderate, proposed (nobody here has accepted this rule). Solid" in said
+    assert "1: severity moderate. Solid nodule of 7.4 mm" in said
     assert "fleischner-2017/solid-0: MacMahon H et al." in said
     assert "Recommended: CT after 6 to 12 months" in said
     assert "0.02 ± 0.01 mL" in said
@@ -153,6 +153,8 @@ def test_what_does_not_fit_is_counted() -> None:
 
     listed = sum(box.text.startswith("Structure ") for box in too_many) - 4  # under pictures
     assert f"{240 - listed} more: see the structured report" in texts(too_many)
+    named = many_rules.split("not found\n")[1].count("Structure ")
+    assert f"and {60 - named} more: see the structured report" in many_rules
     told = many_rules.count("fleischner-2017/")
     assert told >= 1
     assert f"{40 - told} more: see the structured report" in many_rules
@@ -163,6 +165,17 @@ def test_what_was_looked_for_and_not_found_is_named() -> None:
 
     assert "Looked for and not found\nStructure 2, Structure 3" in said
     assert "No structure was found" in texts(place(make_report(0, 2)))
+
+
+def test_a_long_statement_is_cut_but_not_that_it_is_only_proposed() -> None:
+    report = with_rules(make_report(1), 1)
+    long = replace(report.findings[0].rules[0], statement="A statement without an end " * 90)
+    first = replace(report.findings[0], rules=(long,))
+
+    said = texts(place(replace(report, findings=(first, *report.findings[1:]))))
+
+    assert "moderate, proposed (nobody here has accepted this rule). A statement" in said
+    assert "…" in said
 
 
 def test_the_patient_is_not_on_the_page() -> None:
