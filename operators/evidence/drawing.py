@@ -164,6 +164,8 @@ def draw_plane(grey: np.ndarray, masks: Sequence[Mask], box: Edges, side_px: int
     canvas = _cut(grey, box, side_px, Image.Resampling.BICUBIC)
     rgb = np.repeat(canvas[:, :, None], 3, axis=2).astype(np.float32)
     for mask in masks:
+        if not mask.inside.any():
+            continue
         flat = mask.inside.astype(np.uint8) * 255
         inside = _cut(flat, box, side_px, Image.Resampling.BILINEAR) > 127
         outline = inside & ~ndimage.binary_erosion(inside, iterations=OUTLINE_PX, border_value=1)

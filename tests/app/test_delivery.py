@@ -32,7 +32,9 @@ from app.demo.orthanc import (
     running_orthanc,
 )
 from app.settings import SettingsRefusal, load_settings
+from operators.evidence.write import write_evidence
 from tests.app.instances import STUDY, instance, write
+from tests.operators.scene import RECORDED_AT, two_glands
 
 needs_orthanc = pytest.mark.skipif(find_orthanc() is None, reason="Orthanc is not installed")
 pytestmark = pytest.mark.orthanc
@@ -318,3 +320,28 @@ def test_orthanc_is_gone_after_the_block(tmp_path: Path) -> None:
         assert psutil.pid_exists(server.pid)
 
     assert not psutil.pid_exists(server.pid)
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """SEG, SR, key image and PDF of one result."""
+    folder = tmp_path_factory.mktemp("kinds")
+    report = two_glands(folder / "in")
+    written = write_evidence(report, folder / "out", RECORDED_AT, ("key_images", "pdf"))
+    assert [item.kind for item in written] == ["SEG", "SR", "KEY_IMAGE", "PDF"]
+    return [item.path for item in written]
+
+
+@needs_orthanc
+def test_orthanc_holds_every_kind_byte_for_byte(orthanc: Orthanc, every_kind: list[Path]) -> None:
+    OrthancDestination(orthanc.url).deliver(every_kind)
+
+    assert {file.read_bytes() for file in every_kind} <= held(orthanc)
+
+
+def test_every_kind_goes_over_c_store(tmp_path: Path, every_kind: list[Path]) -> None:
+    with running_archive(tmp_path) as archive:
+        CStoreDestination(archive.aet, archive.host, archive.port).deliver(every_kind)
+        stored = archive.objects()
+
+    assert sorted(item.modality for item in stored) == ["DOC", "OT", "SEG", "SR"]
