@@ -154,7 +154,15 @@ class RadloopGraph(Application):
             ),
             segmenter,
             announced(Findings)(self, name="findings"),
-            announced(EvidenceWriter)(self, sink=self._sink, extra=self._extra, name="evidence"),
+            announced(EvidenceWriter)(
+                self,
+                sink=self._sink,
+                extra=self._extra,
+                structure_sets={
+                    name for name, card in self._models.cards.items() if "RTSTRUCT" in card.outputs
+                },
+                name="evidence",
+            ),
         ]
         for before, after in pairwise(line):
             self.add_flow(before, after)

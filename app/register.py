@@ -29,7 +29,7 @@ RESULT_FILE = "result.json"  # operators.evidence.result writes it; its import w
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
 
-Kind = Literal["SEG", "SR", "KEY_IMAGE", "PDF", "VERIFIED_SR", "KOS", "STATUS"]
+Kind = Literal["SEG", "SR", "RTSTRUCT", "KEY_IMAGE", "PDF", "VERIFIED_SR", "KOS", "STATUS"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS written (
@@ -100,8 +100,8 @@ class Written:
     sop_instance_uid, sha256 : str
         Which object, and the digest of its file's bytes.
     kind : Kind
-        SEG, SR, key image, PDF, the copy of an SR that bears a reader's verdict, the key object
-        selection that rejects some of them, or the one-line SR that says where an
+        SEG, SR, RTSTRUCT, key image, PDF, the copy of an SR that bears a reader's verdict, the key
+        object selection that rejects some of them, or the one-line SR that says where an
         analysis stands.
     study_instance_uid, source_series_uid, part, bundle, weights_sha256 : str
         What it is about and whose result it is.

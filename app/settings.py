@@ -221,7 +221,7 @@ class Settings(Addresses, BaseSettings):
     notify_url: str | None = None
     bundle_mirror: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
-    extra_evidence: Annotated[tuple[Literal["key_images", "pdf"], ...], NoDecode] = ()
+    extra_evidence: Annotated[tuple[Literal["key_images", "pdf", "rtstruct"], ...], NoDecode] = ()
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
     api_port: int | None = Field(default=None, ge=0, le=65535)

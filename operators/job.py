@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Unit = Literal["HU", "SUVbw", "arbitrary"]
 Severity = Literal["CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL", "NOT_ASSESSED"]
-EvidenceKind = Literal["SEG", "SR", "KEY_IMAGE", "PDF"]
+EvidenceKind = Literal["SEG", "SR", "RTSTRUCT", "KEY_IMAGE", "PDF"]
 # What is written beside SEG and SR only where a site or a person asks for it.
-ExtraEvidence = Literal["key_images", "pdf"]
+ExtraEvidence = Literal["key_images", "pdf", "rtstruct"]
 
 
 @dataclass(frozen=True)

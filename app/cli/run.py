@@ -27,6 +27,13 @@ def run(
         bool, typer.Option("--key-images", help="Write pictures of what was found as well.")
     ] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a one-page PDF as well.")] = False,
+    rtstruct: Annotated[
+        bool,
+        typer.Option(
+            "--rtstruct",
+            help="Write an RTSTRUCT as well, for bundles whose card says outputs: [RTSTRUCT].",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
@@ -48,6 +55,8 @@ def run(
         extra.add("key_images")
     if pdf:
         extra.add("pdf")
+    if rtstruct:
+        extra.add("rtstruct")
     try:
         with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = analyse_folder(

@@ -25,7 +25,9 @@ MANUFACTURER = 0x00080070
 STUDY_INSTANCE_UID = 0x0020000D
 DEFLATED = "1.2.840.10008.1.2.1.99"
 OUR_MANUFACTURER = "radloop"  # (0008,0070) of everything that the evidence writer makes
-RESULT_MODALITIES = frozenset({"SEG", "SR", "KO", "OT", "DOC"})  # OT: key images; DOC: PDF
+RESULT_MODALITIES = frozenset(
+    {"SEG", "SR", "RTSTRUCT", "KO", "OT", "DOC"}
+)  # OT: key images; DOC: PDF
 
 
 class UnreadableError(ValueError):

@@ -37,7 +37,7 @@ def replaced_by(
 def not_confirmed(entries: Collection[Written], verdicts: Iterable[Verdict]) -> list[Written]:
     """Results on which the latest verdict is none, or "rejected".
 
-    Key images and PDF share the verdict of the SR that was written with them.
+    RTSTRUCT, key images and PDF share the verdict of the SR that was written with them.
     """
     confirmed = set()
     for verdict in latest_verdicts(verdicts).values():
@@ -50,7 +50,7 @@ def not_confirmed(entries: Collection[Written], verdicts: Iterable[Verdict]) -> 
         entry
         for entry in entries
         if (entry.kind in ("SEG", "SR", "STATUS") and entry.sop_instance_uid not in confirmed)
-        or (entry.kind in ("KEY_IMAGE", "PDF") and _result(entry) not in beside)
+        or (entry.kind in ("RTSTRUCT", "KEY_IMAGE", "PDF") and _result(entry) not in beside)
     ]
 
 

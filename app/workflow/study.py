@@ -43,7 +43,7 @@ SPOOL_INCOMPLETE = (
 )
 SUPERSEDED: Literal["superseded"] = "superseded"
 REJECTED = "its images were rejected by their source"
-RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR", "KEY_IMAGE", "PDF", "STATUS")
+RESULT_KINDS: tuple[Kind, ...] = ("SEG", "SR", "RTSTRUCT", "KEY_IMAGE", "PDF", "STATUS")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import highdicom as hd
@@ -35,17 +35,20 @@ DEVICE_SERIAL_NUMBER = DEVICE_UID.rsplit(".", 1)[1]
 IMPLEMENTATION_CLASS_UID = derive_uid("implementation", MANUFACTURER)
 CHARACTER_SET = "ISO_IR 192"  # UTF-8 (PS3.3 C.12.1.1.2)
 LONG_STRING = 64  # characters in an LO (PS3.5 6.2)
+SOURCE_SERIES = "source_series"  # in the Contribution Description of the model
 
 # Where our series stand in a reader's list; the source's own number follows.
 _FIRST_SERIES: dict[EvidenceKind, int] = {
     "SEG": 7000,
     "SR": 8000,
+    "RTSTRUCT": 5000,
     "KEY_IMAGE": 10000,  # 9000 is the status, 6nnn are rejections
     "PDF": 11000,
 }
 _PLAIN_NAME: dict[EvidenceKind, str] = {
     "SEG": "AI segmentation",
     "SR": "AI measurements",
+    "RTSTRUCT": "AI contours",
     "KEY_IMAGE": "AI key images",
     "PDF": "AI report",
 }
@@ -214,8 +217,9 @@ def encoded_references(volume: Volume) -> list[bytearray]:
 
 def algorithm_parameters(model: ModelIdentity) -> dict[str, str]:
     """What tells one run of a model from another, for Algorithm Parameters."""
-    weights = {"weights_sha256": model.weights_sha256} if model.weights_sha256 else {}
-    return {**weights, "runtime": model.runtime, **dict(model.prompt)}
+    digests = {"weights_sha256": model.weights_sha256, "config_sha256": model.config_sha256}
+    known = {name: digest for name, digest in digests.items() if digest}
+    return {**known, "runtime": model.runtime, **dict(model.prompt)}
 
 
 def stamp(
@@ -248,7 +252,7 @@ def stamp(
     dataset.ContentQualification = "RESEARCH"
     equipment = [
         *_acquisition_equipment(header),
-        _model_equipment(segmentation.model, recorded_at),
+        _model_equipment(segmentation.model, segmentation.volume, recorded_at),
     ]
     dataset.add_new("ContributingEquipmentSequence", "SQ", equipment)
 
@@ -317,15 +321,22 @@ def _acquisition_equipment(header: Dataset) -> list[Dataset]:
     return [item]
 
 
-def _model_equipment(model: ModelIdentity, recorded_at: str) -> Dataset:
-    """The model as the equipment that made the segmentation."""
+def _model_equipment(model: ModelIdentity, volume: Volume, recorded_at: str) -> Dataset:
+    """The model as the equipment that made the segmentation.
+
+    Some kinds of objects have no place for the series that their sources are from, so it
+    is told here; what a person wrote (the prompt) stands last.
+    """
+    said = {
+        **algorithm_parameters(replace(model, prompt=())),
+        SOURCE_SERIES: volume.series_instance_uid,
+        **dict(model.prompt),
+    }
     return hd.ContributingEquipment(
         manufacturer=model.manufacturer[:LONG_STRING] or MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=model.name[:LONG_STRING],
         software_versions=model.version[:LONG_STRING],
         contribution_datetime=recorded_at,
-        contribution_description=", ".join(
-            f"{name} {value}" for name, value in algorithm_parameters(model).items()
-        ),
+        contribution_description=", ".join(f"{name} {value}" for name, value in said.items()),
     )

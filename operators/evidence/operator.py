@@ -20,6 +20,8 @@ class EvidenceWriter(Operator):
         port: a port whose flow ends nowhere stops the graph for ever.
     extra : collection of ExtraEvidence
         What is written beside SEG and SR.
+    structure_sets : collection of str
+        Bundles that get an RTSTRUCT where `extra` has it.
     """
 
     def __init__(
@@ -28,9 +30,10 @@ class EvidenceWriter(Operator):
         *args: Any,
         sink: Callable[[StudyJob], None],
         extra: Collection[ExtraEvidence] = (),
+        structure_sets: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
-        self._sink, self._extra = sink, extra
+        self._sink, self._extra, self._structure_sets = sink, extra, structure_sets
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -42,4 +45,4 @@ class EvidenceWriter(Operator):
     ) -> None:
         """Write the evidence of every report of the job."""
         job: StudyJob = op_input.receive("job")
-        self._sink(write_job(job, self._extra))
+        self._sink(write_job(job, self._extra, self._structure_sets))

@@ -15,7 +15,7 @@ from highdicom import sr
 from pydicom.sr.codedict import codes
 
 from operators.evidence.encode import encode_item
-from operators.evidence.outline import Outline
+from operators.evidence.outline import Outline, on_source_image
 from operators.evidence.planar_sr import AREA, SEVERITY, SQUARE_MILLIMETRE, significant
 from operators.evidence.seg import coded
 from operators.evidence.sr import (
@@ -25,7 +25,6 @@ from operators.evidence.sr import (
     container,
     document,
     head,
-    on_source_image,
     slices_and,
 )
 from operators.evidence.uids import derive_uid

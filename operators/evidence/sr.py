@@ -34,7 +34,7 @@ from operators.evidence.common import (
     stamp,
 )
 from operators.evidence.encode import Stencil, encode_item, set_sequence
-from operators.evidence.outline import Outline, largest_outline
+from operators.evidence.outline import Outline, largest_outline, on_source_image
 from operators.evidence.planar_sr import (
     AREA,
     PIXELS,
@@ -433,29 +433,6 @@ def _region(volume: Volume, outline: Outline) -> sr.ImageRegion:
             referenced_sop_instance_uid=str(header.SOPInstanceUID),
         ),
     )
-
-
-def on_source_image(volume: Volume, outline: Outline) -> np.ndarray:
-    """Move an outline from the volume's grid to its source image, by way of the patient.
-
-    The two are one grid unless the volume was resampled (gantry tilt).
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, 2), float64
-        (column, row), (0, 0) at the outer corner of the first pixel (PS3.3 C.18.6.1.2).
-    """
-    header = volume.headers[outline.k]
-    ones = np.ones(len(outline.points))
-    index = np.column_stack([outline.points - 0.5, outline.k * ones, ones])
-    offset_mm = index @ volume.lps_from_index[:3].T - np.array(header.ImagePositionPatient, float)
-    along_row, along_column = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-    row_spacing_mm, column_spacing_mm = (float(value) for value in header.PixelSpacing)
-    points = np.column_stack(
-        [offset_mm @ along_row / column_spacing_mm, offset_mm @ along_column / row_spacing_mm]
-    )
-    # A thousandth of a pixel is far below what the positions in the header resolve.
-    return np.round(points + 0.5, 3)
 
 
 def _remarks(report: Report) -> Iterator[str]:

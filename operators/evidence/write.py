@@ -15,6 +15,7 @@ from operators.errors import Refusal
 from operators.evidence.key_image import build_key_images
 from operators.evidence.pdf import build_pdf
 from operators.evidence.reading_sr import build_reading_sr
+from operators.evidence.rtstruct import build_rtstruct
 from operators.evidence.seg import build_seg, found_segments
 from operators.evidence.sr import build_sr
 from operators.findings.tally import tally
@@ -74,6 +75,20 @@ def write_reading(reading: Reading, output_dir: Path, recorded_at: str) -> tuple
     return _write_all(reading, [("SR", build_reading_sr(reading, recorded_at))], output_dir)
 
 
+def write_structure_set(report: Report, output_dir: Path, recorded_at: str) -> tuple[Evidence, ...]:
+    """Write the RTSTRUCT of one report, as `write_evidence`; none where nothing was found.
+
+    Raises
+    ------
+    EvidenceRefusal
+        Contours would not lie on the source slices; see `rtstruct.py`.
+    """
+    if not found_segments(report):
+        return ()
+    built = build_rtstruct(report, recorded_at)
+    return _write_all(report.segmentation, [("RTSTRUCT", built)], output_dir)
+
+
 def _write_all(
     about: Segmentation | Reading, built: list[tuple[EvidenceKind, Dataset]], output_dir: Path
 ) -> tuple[Evidence, ...]:
@@ -116,13 +131,30 @@ def _write(dataset: Dataset, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def write_job(job: StudyJob, extra: Collection[ExtraEvidence] = ()) -> StudyJob:
-    """`job` with the files of every report and reading; a refusal of one stops no other."""
+def write_job(
+    job: StudyJob,
+    extra: Collection[ExtraEvidence] = (),
+    structure_sets: Collection[str] = (),
+) -> StudyJob:
+    """`job` with the files of every report and reading; a refusal of one stops no other.
+
+    Parameters
+    ----------
+    job : StudyJob
+        With its reports and readings.
+    extra : collection of ExtraEvidence
+        What is written beside SEG and SR.
+    structure_sets : collection of str
+        Bundles that get an RTSTRUCT where `extra` has it.
+    """
     evidence: list[Evidence] = []
     refused: list[Refused] = []
     for report in job.reports:
         try:
             evidence += write_evidence(report, job.output_dir, job.recorded_at, extra)
+            # After SEG and SR are there: what can't be a structure set is a result all the same.
+            if "rtstruct" in extra and report.segmentation.model.name in structure_sets:
+                evidence += write_structure_set(report, job.output_dir, job.recorded_at)
         except Refusal as refusal:
             refused.append(Refused(report.segmentation.volume.series_instance_uid, refusal.reason))
     for reading in job.readings:

@@ -19,7 +19,7 @@ import jsonschema
 import yaml
 
 from operators.errors import ModelRefusal
-from operators.job import Code, Segment, Unit
+from operators.job import Code, EvidenceKind, Segment, Unit
 from operators.models.pin import Pin, read_pin
 from operators.models.run_block import Run, read_run
 from operators.study.select import Accepts
@@ -206,16 +206,12 @@ class Card:
 
     Attributes
     ----------
-    name : str
-        Name of the bundle's folder.
-    folder : Path
-        The bundle.
+    name, folder : str, Path
+        The bundle's folder.
     title : str
         For people.
-    version : str
-        From `configs/metadata.json`.
-    manufacturer : str
-        Who made the bundle.
+    version, manufacturer : str
+        From `configs/metadata.json`; who made the bundle.
     accepts : Accepts
         Series it may run on.
     unit : Unit
@@ -231,10 +227,8 @@ class Card:
         SPDX identifier or a short text.
     commercial_use : str
         Whether the licence allows it: ``yes``, ``no``, ``unclear``.
-    origin : str
-        Who trained the weights, on what.
-    intended_use : str
-        What it is for, and what not.
+    origin, intended_use : str
+        Who trained the weights, on what; what it is for, and what not.
     limits : tuple of str
         What is known not to work.
     published : Published or None
@@ -249,6 +243,8 @@ class Card:
         What goes in and comes out.
     base : WeightsBase or None
         Whose weights these ones complete.
+    outputs : tuple of EvidenceKind
+        What it writes beside SEG and SR where the site wants it.
     """
 
     name: str
@@ -272,6 +268,7 @@ class Card:
     pin: Pin | None = None
     run: Run = field(default_factory=Run)
     base: WeightsBase | None = None
+    outputs: tuple[EvidenceKind, ...] = ()
 
     def base_card(self) -> Card | None:
         """The card of the bundle that `base` names, as it lies beside this one.
@@ -461,6 +458,7 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
         package=WeightsPackage(**weights["package"]) if "package" in weights else None,
         run=read_run(content.get("run")),
         base=WeightsBase(**weights["base"]) if "base" in weights else None,
+        outputs=tuple(content.get("outputs", ())),
     )
 
 

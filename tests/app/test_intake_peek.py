@@ -96,6 +96,7 @@ def test_a_sequence_before_the_uid_is_stepped_over(tmp_path: Path) -> None:
     ("manufacturer", "modality", "ours"),
     [
         ("radloop", "SEG", True),
+        ("radloop", "RTSTRUCT", True),
         ("radloop", "SR", True),
         ("radloop", "OT", True),  # key images
         ("radloop", "DOC", True),  # PDF

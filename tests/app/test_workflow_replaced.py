@@ -54,3 +54,11 @@ def test_key_images_and_pdf_share_the_verdict_of_the_result_they_belong_to() -> 
     assert not_confirmed(everything, []) == everything
     assert not_confirmed(everything, [verdict(1)]) == others
     assert replaced_by(NEW, [*everything, *NEW], [verdict(1)]) == others
+
+
+def test_contours_go_with_their_seg_and_stay_with_it() -> None:
+    contours = replace(SEG, sop_instance_uid="1.2.3.9", kind="RTSTRUCT")
+    other_run = replace(contours, sop_instance_uid="1.2.3.8", recorded_at="20250101000000")
+
+    assert replaced_by(NEW, [SEG, SR, contours], []) == [SEG, SR, contours]
+    assert replaced_by(NEW, [SEG, SR, contours, other_run], [verdict(1)]) == [other_run]

@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from operators.evidence.common import identify, source_references
-from operators.evidence.outline import Outline
-from operators.evidence.sr import build_sr, on_source_image
+from operators.evidence.outline import Outline, on_source_image
+from operators.evidence.sr import build_sr
 from operators.evidence.write import write_evidence
 from operators.findings.measure import measure
 from operators.findings.tally import tally
