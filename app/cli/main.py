@@ -17,6 +17,7 @@ from app.cli.run import run
 from app.cli.segment import segment
 from app.cli.serve import serve
 from app.cli.studies import studies
+from app.cli.trace import trace
 from app.cli.train import train
 from app.cli.verdict import confirm, reject, verdicts
 from app.cli.viewer import viewer
@@ -40,6 +41,7 @@ cli.command()(worker)
 cli.command()(confirm)
 cli.command()(reject)
 cli.command()(verdicts)
+cli.command()(trace)
 cli.command()(viewer)
 cli.command()(package)
 cli.command()(doctor)

@@ -57,6 +57,7 @@ def loaded_by(*arguments: str, **environment: str) -> list[str]:
         ["package", "--help"],
         ["bundles", "--help"],
         ["train", "--help"],
+        ["trace", "--help"],
         ["bundles", "list"],
         ["routes", "--help"],
         ["routes", "check"],
