@@ -16,6 +16,7 @@ from app.cli.exit_codes import Exit
 from app.cli.run import exit_code
 from app.oneshot import Nothing, analyse_folder
 from app.quiet import silence_libraries
+from app.rules import site_rulebook
 from app.settings import load_settings
 from operators.errors import Refusal
 from operators.models.champion import CHAMPIONS
@@ -39,6 +40,7 @@ def main() -> int:
             target,
             champions=settings.state_dir / CHAMPIONS,
             extra=settings.extra_evidence,
+            rules=site_rulebook(settings),
         )
     except Nothing as nothing:
         print(nothing, file=sys.stderr)

@@ -19,6 +19,7 @@ from app.bundle_folders import bundle_folders, exported_bundles
 from operators.core import Application, CountCondition, Operator
 from operators.errors import ModelRefusal
 from operators.evidence.operator import EvidenceWriter
+from operators.findings.guideline import Rulebook, load_rulebook
 from operators.findings.operator import Findings
 from operators.job import ExtraEvidence, StudyJob
 from operators.models.card import load_cards
@@ -112,6 +113,8 @@ class RadloopGraph(Application):
         marked; None: whatever the cards match.
     routed : collection of RoutedPair or None
         Where nobody asked: only these pairs of bundle and series; None: any.
+    rules : Rulebook
+        What guidelines say to the measurements.
     sink : callable
         Receives the finished job.
     progress : callable
@@ -127,13 +130,14 @@ class RadloopGraph(Application):
         models: WarmModels,
         asked: str | Asked | None,
         routed: Collection[RoutedPair] | None,
+        rules: Rulebook,
         sink: Callable[[StudyJob], None],
         progress: Callable[[str], None],
         extra: Collection[ExtraEvidence] = (),
     ) -> None:
         self._extra = extra
         self._job, self._models, self._asked, self._routed = job, models, asked, routed
-        self._sink, self._progress = sink, progress
+        self._rules, self._sink, self._progress = rules, sink, progress
         super().__init__(argv=["radloop"])
 
     def compose(self) -> None:
@@ -153,7 +157,7 @@ class RadloopGraph(Application):
                 name="volume",
             ),
             segmenter,
-            announced(Findings)(self, name="findings"),
+            announced(Findings)(self, rules=self._rules, name="findings"),
             announced(EvidenceWriter)(
                 self,
                 sink=self._sink,
@@ -239,6 +243,7 @@ def analyse(
     models: WarmModels,
     bundle: str | None = None,
     routed: Collection[RoutedPair] | None = None,
+    rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
 ) -> StudyJob:
@@ -259,6 +264,8 @@ def analyse(
     routed : collection of RoutedPair or None
         What the site's routes send where (`app.routes.plan.Plan.pairs`); None: the cards
         alone decide. Not asked where `bundle` is given.
+    rules : Rulebook or None
+        Of the site (`app.rules.site_rulebook`); None: the shipped ones, none accepted.
     progress : callable
         Called with the name of each stage as it begins.
     extra : collection of ExtraEvidence
@@ -279,7 +286,7 @@ def analyse(
     if bundle is not None and models.card(bundle).prompted:
         raise NeedsBox(bundle)
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, bundle, progress, extra, routed)
+    return _run(job, models, bundle, progress, rules, extra, routed)
 
 
 def segment(
@@ -289,6 +296,7 @@ def segment(
     *,
     models: WarmModels,
     asked: Asked,
+    rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
 ) -> StudyJob:
@@ -296,7 +304,7 @@ def segment(
 
     Parameters
     ----------
-    input_dir, output_dir, recorded_at, models, progress, extra
+    input_dir, output_dir, recorded_at, models, rules, progress, extra
         As for `analyse`.
     asked : Asked
         Bundle, series and marks.
@@ -321,7 +329,7 @@ def segment(
         raise RunsByItself(asked.bundle)
     card.verify_weights()  # before a large study is read
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, asked, progress, extra)
+    return _run(job, models, asked, progress, rules, extra)
 
 
 def _run(
@@ -329,6 +337,7 @@ def _run(
     models: WarmModels,
     asked: str | Asked | None,
     progress: Callable[[str], None],
+    rules: Rulebook | None,
     extra: Collection[ExtraEvidence],
     routed: Collection[RoutedPair] | None = None,
 ) -> StudyJob:
@@ -338,6 +347,7 @@ def _run(
         models=models,
         asked=asked,
         routed=routed,
+        rules=load_rulebook() if rules is None else rules,
         sink=finished.append,
         progress=progress,
         extra=extra,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from operators.errors import Refusal
 
 if TYPE_CHECKING:
+    from operators.findings.guideline import Rulebook
     from operators.job import ExtraEvidence
     from operators.models.medsam.region import Region
 
@@ -38,6 +39,7 @@ def analyse_folder(
     *,
     bundle: str | None = None,
     champions: Path | None = None,
+    rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
 ) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def analyse_folder(
         Run this one, whatever the body part says.
     champions : Path or None
         Which weights serve; see `app.graph.load_models`.
+    rules : Rulebook or None
+        What guidelines say; see `app.graph.analyse`.
     progress : callable
         Called with the name of each stage as it begins.
     extra : collection of ExtraEvidence
@@ -87,6 +91,7 @@ def analyse_folder(
             recorded_at(output),
             models=load_models(champions),
             bundle=bundle,
+            rules=rules,
             progress=progress,
             extra=extra,
         )
@@ -102,6 +107,7 @@ def segment_folder(
     series_uid: str | None = None,
     image: str = "",
     frame: int | None = None,
+    rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
 ) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def segment_folder(
 
     Parameters
     ----------
-    study_dir, output, progress, extra
+    study_dir, output, rules, progress, extra
         As for `analyse_folder`.
     regions : tuple of Region
         Box, points or marks of a file; none: regions of a 2D image are proposed.
@@ -150,6 +156,7 @@ def segment_folder(
             recorded_at(output),
             models=load_models(),
             asked=Asked(bundle, series_uid, regions, image, frame),
+            rules=rules,
             progress=progress,
             extra=extra,
         )

@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -26,6 +26,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -90,6 +91,23 @@ class Reader(BaseModel):
 
     name: str = Field(pattern=r"^[^\\=\x00-\x1f]{1,64}$")
     organization: str = Field(pattern=r"^[^\\\x00-\x1f]{1,64}$")
+
+
+class AcceptedRule(BaseModel):
+    """That a person takes a guideline rule as it stood (docs/rules.md).
+
+    Attributes
+    ----------
+    by : str
+        Key in `readers`.
+    digest : str
+        Of the rule, as `radloop rules list` shows it: a changed rule must be accepted again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str
+    digest: str = Field(pattern=r"^[0-9a-f]{12}$")
 
 
 class Settings(Addresses, BaseSettings):
@@ -163,6 +181,10 @@ class Settings(Addresses, BaseSettings):
         Who may confirm and reject, by the name that `--as` takes.
     extra_evidence : tuple of str
         What is written and delivered beside SEG and SR (docs/evidence.md).
+    guidelines : Path or None
+        Folder of further guideline files (docs/rules.md).
+    accepted_rules : mapping of str to AcceptedRule
+        Guideline rules that give a severity, by their id; all others only propose one.
     holdout_fraction : float
         Share of the patients that is kept from training and judges every challenger.
     api_host, api_port : str, int or None
@@ -222,6 +244,8 @@ class Settings(Addresses, BaseSettings):
     bundle_mirror: str | None = None
     readers: dict[str, Reader] = Field(default_factory=dict)
     extra_evidence: Annotated[tuple[Literal["key_images", "pdf", "rtstruct"], ...], NoDecode] = ()
+    guidelines: Path | None = None
+    accepted_rules: dict[str, AcceptedRule] = Field(default_factory=dict)
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
     api_port: int | None = Field(default=None, ge=0, le=65535)
@@ -238,7 +262,7 @@ class Settings(Addresses, BaseSettings):
     def _title(cls, value: str) -> str:
         return check_ae_title(value)
 
-    @field_validator("spool", "output_dir", "state_dir", "routes", *_AUDIT_FILES)
+    @field_validator("spool", "output_dir", "state_dir", "routes", "guidelines", *_AUDIT_FILES)
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -280,6 +304,13 @@ class Settings(Addresses, BaseSettings):
         if value:
             parse_syslog(value)
         return value or None
+
+    @model_validator(mode="after")
+    def _accepted_by_readers(self) -> Self:
+        for rule, acceptance in self.accepted_rules.items():
+            if acceptance.by not in self.readers:
+                raise ValueError(f"accepted_rules: {rule}: by names no key of readers")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -18,10 +18,9 @@ from app.api.places import PixelPlace, Place, read_pixel_places, read_places
 from app.compare.claude import CloudFindings, Usage
 from app.worker.messages import Outcome
 from operators.evidence.result import RESULT_FILE
+from operators.findings.rules import worst
 from operators.job import Severity
 
-# The worst that was measured stands for the whole; NOT_ASSESSED only where nothing was.
-_WORST_FIRST: tuple[Severity, ...] = ("CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL")
 REFER = "Refer to a radiologist: radloop measures, it does not diagnose."
 PROPOSED = "proposed by a model, nothing assessed"
 UNAVAILABLE = "Detailed analysis unavailable."
@@ -32,6 +31,20 @@ class Box(BaseModel):
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
+
+
+class RuleSaid(BaseModel):
+    """What one guideline rule says to a structure."""
+
+    rule: str
+    citation: str
+    severity: Severity = Field(description="That of the structure only where not proposed.")
+    proposed: bool = Field(description="Nobody at the site has accepted the rule.")
+    accepted_by: str
+    statement: str
+    differentials: list[str]
+    recommendations: list[str]
+    decided_by: list[str] = Field(description="Names of the measurements.")
 
 
 class Region(BaseModel):
@@ -52,6 +65,7 @@ class Region(BaseModel):
     mean: float | None
     unit: str
     severity: Severity
+    rules: list[RuleSaid] = []
     center_lps_mm: tuple[float, float, float] | None
     box_lps_mm: Box | None
     segment_number: int | None
@@ -83,7 +97,9 @@ class LocalAnswer(BaseModel):
         default=None, description="Null: no calibrated confidence is measured."
     )
     regions_of_interest: list[Region]
-    differential_diagnoses: list[str] = Field(description="Empty: none is derived.")
+    differential_diagnoses: list[str] = Field(
+        description="As guideline rules have them, each with its rule; often none."
+    )
     recommendations: list[str]
     recommendations_are_fixed_text: Literal[True] = True
     learned_insights: None = Field(default=None, description="Null: not there yet.")
@@ -186,17 +202,17 @@ def from_outcome(
         return unavailable(image_type, outcome.reason, milliseconds)
     results = json.loads((output_dir / RESULT_FILE).read_text())["results"]
     told = [_Told(entry) for entry in results]
-    severities = {region.severity for each in told for region in each.regions}
+    regions = [region for each in told for region in each.regions]
     return LocalAnswer(
         status="analysed",
         reason=outcome.reason or None,
         model=" + ".join(each.model for each in told),
         findings=" ".join(sentence for each in told for sentence in each.sentences),
         not_found=[label for each in told for label in each.missing],
-        severity=next((s for s in _WORST_FIRST if s in severities), "NOT_ASSESSED"),
-        regions_of_interest=[region for each in told for region in each.regions],
-        differential_diagnoses=[],
-        recommendations=[REFER],
+        severity=_of_the_whole([region.severity for region in regions]),
+        regions_of_interest=regions,
+        differential_diagnoses=_from_rules(regions, "differentials"),
+        recommendations=[*_from_rules(regions, "recommendations"), REFER],
         quality=[flag["text"] for entry in results for flag in entry["quality"]],
         evidence=[item for each in told for item in each.evidence],
         processing_time_ms=milliseconds,
@@ -204,6 +220,25 @@ def from_outcome(
         image_type=image_type,
         timestamp=now(),
     )
+
+
+def _of_the_whole(severities: list[Severity]) -> Severity:
+    """The worst that was assessed; NORMAL only where nothing was left unassessed."""
+    whole = worst(severities)
+    return "NOT_ASSESSED" if whole == "NORMAL" and "NOT_ASSESSED" in severities else whole
+
+
+def _from_rules(
+    regions: list[Region], what: Literal["differentials", "recommendations"]
+) -> list[str]:
+    """Differentials or recommendations of all rules, with their rule, and none twice."""
+    said = [
+        f"{'proposed: ' if rule.proposed else ''}{text} ({region.region}; rule {rule.rule})"
+        for region in regions
+        for rule in region.rules
+        for text in getattr(rule, what)
+    ]
+    return list(dict.fromkeys(said))
 
 
 def without_evidence(answer: LocalAnswer) -> LocalAnswer:
@@ -234,6 +269,12 @@ class _Told:
         self.sentences = [
             f"{region.region}: {region.volume_ml:.1f} mL (SEG {self._seg}, SR {self._sr})."
             for region in self.regions
+        ]
+        self.sentences += [
+            f"{region.region}, {'proposed by ' if rule.proposed else ''}rule {rule.rule}: "
+            f"{rule.statement}"
+            for region in self.regions
+            for rule in region.rules
         ]
         if self.missing:
             listed = ", ".join(self.missing)
@@ -276,6 +317,7 @@ class _Told:
             mean=finding["mean"],
             unit=unit,
             severity=finding["severity"],
+            rules=finding["rules"],
             center_lps_mm=place.center_lps_mm if place else None,
             box_lps_mm=box,
             segment_number=place.segment_number if place else None,

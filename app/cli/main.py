@@ -13,6 +13,7 @@ from app.cli.doctor import doctor
 from app.cli.exit_codes import Exit
 from app.cli.package import package
 from app.cli.routes import routes
+from app.cli.rules import rules
 from app.cli.run import run
 from app.cli.segment import segment
 from app.cli.serve import serve
@@ -49,6 +50,7 @@ bundles.command("verify")(verify)
 cli.add_typer(bundles, name="bundles")
 cli.add_typer(studies, name="studies")
 cli.add_typer(routes, name="routes")
+cli.add_typer(rules, name="rules")
 cli.add_typer(train, name="train")
 
 

@@ -45,6 +45,7 @@ def run(
     from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, analyse_folder
+    from app.rules import site_rulebook
     from app.settings import load_settings
     from operators.models.champion import CHAMPIONS
 
@@ -57,6 +58,7 @@ def run(
         extra.add("pdf")
     if rtstruct:
         extra.add("rtstruct")
+    rules = site_rulebook(settings)
     try:
         with interruptible(output), graph_progress(quiet=as_json) as progress:
             result = analyse_folder(
@@ -64,6 +66,7 @@ def run(
                 output,
                 bundle=bundle,
                 champions=champions,
+                rules=rules,
                 progress=progress,
                 extra=extra,
             )

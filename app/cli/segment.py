@@ -119,8 +119,10 @@ def segment(
     from app.cli.interrupt import interruptible
     from app.cli.progress import graph_progress
     from app.oneshot import Nothing, segment_folder
+    from app.rules import site_rulebook
     from app.settings import load_settings
 
+    rules = site_rulebook(load_settings())
     slices = [text.strip() for text in image or []]
     regions: tuple[Region, ...] = ()
     if not propose:
@@ -139,6 +141,7 @@ def segment(
                 series_uid=series,
                 image=next(iter(slices), ""),
                 frame=frame,
+                rules=rules,
                 progress=progress,
                 extra=load_settings().extra_evidence,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from app.worker.messages import Job, Outcome, Request
 
 if TYPE_CHECKING:
+    from operators.findings.guideline import Rulebook
     from operators.job import ExtraEvidence, Refused, StudyJob
     from operators.models.warm import WarmModels
 
@@ -24,11 +25,14 @@ class AnalysisFactory:
     ----------
     champions : Path or None
         Which weights serve; see `app.graph.load_models`.
+    rules : Rulebook or None
+        What guidelines say; see `app.graph.analyse`.
     extra : tuple of ExtraEvidence
         What is written beside SEG and SR.
     """
 
     champions: Path | None = None
+    rules: Rulebook | None = None
     extra: tuple[ExtraEvidence, ...] = ()
 
     def __call__(self) -> Job:
@@ -48,10 +52,11 @@ class AnalysisFactory:
                 request.recorded_at,
                 models=models,
                 routed=None if routed is None else [RoutedPair(*pair) for pair in routed],
+                rules=self.rules,
                 extra=self.extra,
             )
             if request.propose and not done.matches and _is_one_picture(done):
-                done = _propose(request, models, self.extra)
+                done = _propose(request, models, self.rules, self.extra)
             write_result(done)
             return outcome(done)
 
@@ -65,7 +70,12 @@ def _is_one_picture(job: StudyJob) -> bool:
     return len(series) == 1 and planar_type_of_series(series[0]) is not None
 
 
-def _propose(request: Request, models: WarmModels, extra: tuple[ExtraEvidence, ...]) -> StudyJob:
+def _propose(
+    request: Request,
+    models: WarmModels,
+    rules: Rulebook | None,
+    extra: tuple[ExtraEvidence, ...],
+) -> StudyJob:
     """Regions of the one 2D image, by the network that other prompts have too.
 
     Raises
@@ -81,6 +91,7 @@ def _propose(request: Request, models: WarmModels, extra: tuple[ExtraEvidence, .
         request.recorded_at,
         models=models,
         asked=Asked(PROPOSER, None, ()),
+        rules=rules,
         extra=extra,
     )
 

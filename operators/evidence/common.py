@@ -99,7 +99,12 @@ class Identity:
 
 
 def identify(
-    segmentation: Segmentation | Reading, kind: EvidenceKind, recorded_at: str, number: int = 1
+    segmentation: Segmentation | Reading,
+    kind: EvidenceKind,
+    recorded_at: str,
+    number: int = 1,
+    *,
+    also: str = "",
 ) -> Identity:
     """Identity of the object of one kind about one segmentation.
 
@@ -118,6 +123,8 @@ def identify(
         The study version's record, ``YYYYMMDDHHMMSS``.
     number : int
         Which of several objects of one series, from 1.
+    also : str
+        What else decides the content, e.g. what rules say by what the site has accepted.
     """
     volume, model = segmentation.volume, segmentation.model
     parts = (
@@ -134,6 +141,7 @@ def identify(
         recorded_at,
         SOFTWARE_VERSION,
         *(f"{name}={value}" for name, value in model.prompt),
+        *filter(None, (also,)),
     )
     instance = parts if number == 1 else (*parts, f"number={number}")
     title = " ".join(filter(None, (_PLAIN_NAME[kind], volume.part, model.name, model.version)))

@@ -28,6 +28,8 @@ from operators.evidence.sr import (
     slices_and,
 )
 from operators.evidence.uids import derive_uid
+from operators.findings.class_severity import class_severity
+from operators.findings.rules import worst
 from operators.job import Code, Volume
 from operators.reading import Box, ClassScores, Reading
 
@@ -130,7 +132,8 @@ def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
         looked_for = ", ".join(kind.label for kind in reading.classes)
         text = f"Looked for and not found: {looked_for}."
         yield sr.TextContentItem(COMMENT, text, _CONTAINS)
-    yield sr.TextContentItem(SEVERITY, "NOT_ASSESSED", _CONTAINS)
+    severity = worst(class_severity(reading, scores) for scores in reading.scores)
+    yield sr.TextContentItem(SEVERITY, severity, _CONTAINS)
     for flag in reading.volume.quality:
         text = f"Quality of the input, {flag.name}: {flag.text}"
         yield sr.TextContentItem(COMMENT, text, _CONTAINS)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from operators.evidence.reading_sr import said_class
+from operators.findings.class_severity import class_severity
 from operators.job import Report, Segmentation, StudyJob, Volume
 from operators.reading import Reading
 
@@ -63,6 +64,9 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "area_mm2": finding.area_mm2,
                 "mean": finding.mean,
                 "severity": finding.severity,
+                "rules": [
+                    {**asdict(result), "proposed": result.proposed} for result in finding.rules
+                ],
             }
             for finding in report.findings
         ],
@@ -97,7 +101,7 @@ def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
                     for kind, score in zip(reading.classes, scores.scores, strict=True)
                 },
                 "confidence": max(scores.scores) if confident else None,
-                "severity": "NOT_ASSESSED",
+                "severity": class_severity(reading, scores),
             }
             for scores in reading.scores
             for said in [said_class(reading, scores)]

@@ -45,6 +45,7 @@ from operators.evidence.planar_sr import (
     planar_groups,
     significant,
 )
+from operators.evidence.rule_text import rule_items, rules_digest
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
 from operators.reading import Reading
@@ -107,12 +108,21 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
     segmentation = report.segmentation
     seg = identify(segmentation, "SEG", recorded_at)
     return document(
-        segmentation, _content(report, counts, seg), _evidence(report, seg), recorded_at
+        segmentation,
+        _content(report, counts, seg),
+        _evidence(report, seg),
+        recorded_at,
+        also=rules_digest(report),
     )
 
 
 def document(
-    about: Segmentation | Reading, content: Iterable[bytes], evidence: bytes, recorded_at: str
+    about: Segmentation | Reading,
+    content: Iterable[bytes],
+    evidence: bytes,
+    recorded_at: str,
+    *,
+    also: str = "",
 ) -> sr.Comprehensive3DSR:
     """An SR of encoded parts, stamped: what all reports of ours have in common.
 
@@ -126,8 +136,10 @@ def document(
         Encoded item of the evidence sequence: every instance that `content` refers to.
     recorded_at : str
         As for `build_sr`.
+    also : str
+        As for `identify`.
     """
-    identity = identify(about, "SR", recorded_at)
+    identity = identify(about, "SR", recorded_at, also=also)
     # With the head of the content only: highdicom would copy and search every item.
     dataset = sr.Comprehensive3DSR(
         evidence=[first_reference(about.volume)],
@@ -361,6 +373,8 @@ def _groups(
     volumetric[0].ContentSequence.append(
         sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
     )
+    for item in rule_items(finding):
+        volumetric[0].ContentSequence.append(item)
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
     area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
     planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(

@@ -1,14 +1,32 @@
-"""The graph's door to measurements. The counting is in `measure.py`."""
+"""The graph's door to measurements and rules, which are in `measure.py` and `rules.py`."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
+from operators.findings.guideline import Rulebook
 from operators.findings.measure import measure_job
+from operators.findings.rules import apply_rules_to_job
 from operators.job import StudyJob
+
+NO_RULES = Rulebook(())
 
 
 class Findings(Operator):
-    """Segmentations in, reports out."""
+    """Segmentations in, reports out.
+
+    Parameters
+    ----------
+    rules : Rulebook
+        What guidelines say, and what of it the site has accepted; by default nothing.
+    """
+
+    def __init__(
+        self, fragment: Any, *args: Any, rules: Rulebook = NO_RULES, **kwargs: Any
+    ) -> None:
+        self._rules = rules
+        super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
         """One port each way."""
@@ -18,6 +36,6 @@ class Findings(Operator):
     def compute(
         self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
     ) -> None:
-        """Measure every segmentation of the job."""
+        """Measure every segmentation of the job, then ask the rules."""
         job: StudyJob = op_input.receive("job")
-        op_output.emit(measure_job(job), "measured")
+        op_output.emit(apply_rules_to_job(measure_job(job), self._rules), "measured")
