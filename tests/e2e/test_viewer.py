@@ -31,6 +31,7 @@ from app.viewer.fetch import is_fetched
 from operators.evidence.write import write_evidence
 from operators.findings.measure import measure
 from operators.job import ModelIdentity, Segment, Segmentation
+from operators.measured import RuleResult
 from operators.models.card import load_card
 from operators.study.read import read_drop
 from operators.volume.build import build_volumes
@@ -51,6 +52,16 @@ NO_TOUR = 'localStorage.setItem("shownTours", JSON.stringify(["basicViewerTour"]
 STUDY, SERIES, FRAME = "2.25.11", "2.25.12", "2.25.13"
 THIN = 2
 WAIT_MS = 60_000
+# OHIF merges what it finds in a group, so text of rules must not upset it.
+RULE = RuleResult(
+    rule="made_up/large",
+    citation="Nobody N. No study; page 1, Table 1",
+    severity="HIGH",
+    accepted_by="",
+    statement="It is large.",
+    differentials=("Largeness",),
+    recommendations=("Look again.",),
+)
 
 pytestmark = [
     pytest.mark.orthanc,
@@ -125,7 +136,9 @@ def make_scene(folder: Path) -> Scene:
         segments=card.segments,
         model=model,
     )
-    write_evidence(measure(segmentation), folder / "evidence", "20260101130000")
+    report = measure(segmentation)
+    ruled = tuple(replace(finding, rules=(RULE,)) for finding in report.findings)
+    write_evidence(replace(report, findings=ruled), folder / "evidence", "20260101130000")
     files = [*(folder / "ct").rglob("*.dcm"), *(folder / "evidence").glob("*.dcm")]
     return Scene(labels, float(affine[0, 0]), card.segments, sorted(files))
 
