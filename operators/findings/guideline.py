@@ -17,13 +17,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jsonschema
 import yaml
 
 from operators.errors import Refusal
-from operators.job import Severity
+
+if TYPE_CHECKING:
+    # Commands read rules before they block signals; numpy's threads must come after that.
+    from operators.job import Severity
 
 SHIPPED = Path(__file__).with_name("guidelines")
 SCHEMA_FILE = Path(__file__).with_name("guideline.schema.json")
