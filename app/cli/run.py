@@ -113,6 +113,11 @@ def print_result(result: dict[str, Any]) -> None:
             size = size_in_words(finding)
             table.add_row(finding["label"], size, *(() if planar else (mean,)), finding["severity"])
         console.print(table)
+        for finding in entry["findings"]:
+            for said in finding["rules"]:
+                standing = "proposed" if said["proposed"] else f"accepted by {said['accepted_by']}"
+                told = f"{finding['label']}, {said['rule']} ({standing}): {said['statement']}"
+                console.print(f"[cyan]rule[/] {escape(told)}", highlight=False, soft_wrap=True)
         for flag in entry["quality"]:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
+from app.cli.run import print_result
 from operators.findings.guideline import RuleUnknown, load_rulebook
 
 RULE = "spleen_volume/above_range"
@@ -105,6 +106,24 @@ def test_explain_tells_each_structure_and_its_rules(tmp_path: Path, rules: list[
     else:
         assert said.exit_code == 3
         assert "no rule says anything to it" in said.output
+
+
+@pytest.mark.parametrize(
+    ("by", "standing"), [("", "proposed"), ("Doe^Jane", "accepted by Doe^Jane")]
+)
+def test_a_run_prints_what_rules_said(
+    capsys: pytest.CaptureFixture[str], by: str, standing: str
+) -> None:
+    said = SAID | {"accepted_by": by, "proposed": not by}
+    sizes = {"voxels": 9, "volume_ml": 400.0, "mean": 50.0}
+    finding = {"label": "Spleen", "severity": "NOT_ASSESSED", "rules": [said], **sizes}
+    entry = {"bundle": "b", "version": "1", "weights_sha256": "0" * 64, "unit": "HU"}
+    entry |= {"image": None, "findings": [finding], "quality": [], "evidence": []}
+    left_out = {"readings": [], "unmatched": [], "refused": [], "warnings": []}
+
+    print_result({"results": [entry], **left_out})
+
+    assert f"rule Spleen, {RULE} ({standing}): Larger. Measured" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"results": [{"findings": [{"label": 1}]}]}'])
