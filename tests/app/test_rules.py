@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app import graph
 from app.api.answers import REFER, LocalAnswer, from_outcome
 from app.rules import site_rulebook
 from app.settings import SettingsRefusal, load_settings
-from app.worker.messages import Outcome
+from app.worker.analysis import AnalysisFactory
+from app.worker.messages import Outcome, Request
 from operators.evidence.result import write_result
 from operators.evidence.write import write_evidence
-from operators.findings.guideline import GuidelinesMissing, RuleUnknown, load_rulebook
+from operators.findings import operator as door
+from operators.findings.guideline import GuidelinesMissing, Rulebook, RuleUnknown, load_rulebook
 from operators.job import Report, Severity, StudyJob
 from operators.measured import RuleResult
+from operators.models.warm import WarmModels
 from tests.operators.scene import RECORDED_AT, two_glands
 
 RULE = "spleen_volume/above_range"
@@ -100,6 +105,29 @@ def test_accepting_an_unknown_rule_is_refused() -> None:
 def test_the_folder_of_guidelines_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(GuidelinesMissing):
         site_rulebook(load_settings(guidelines=tmp_path / "none"))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_worker_s_graph_asks_the_site_s_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    asked: list[Rulebook] = []
+
+    def apply(job: StudyJob, book: Rulebook) -> StudyJob:
+        asked.append(book)
+        return job
+
+    monkeypatch.setattr(door, "apply_rules_to_job", apply)
+    monkeypatch.setattr(graph, "load_models", lambda champions: WarmModels({}))
+    accepted = {RULE: {"by": "jdoe", "digest": digest()}}
+    book = site_rulebook(load_settings(readers=JANE, accepted_rules=accepted))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+
+    job = pickle.loads(pickle.dumps(AnalysisFactory(rules=book if given else None)))()
+    job(Request(tmp_path / "in", tmp_path / "out", RECORDED_AT))
+
+    assert asked == [book if given else load_rulebook()]
 
 
 def judged(report: Report, *severities: Severity, rules: tuple[RuleResult, ...] = ()) -> Report:
