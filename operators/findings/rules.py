@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import groupby
 
 from operators.findings.guideline import Condition, Rule, Rulebook, Structure
 from operators.job import Finding, Report, Segment, Segmentation, Severity, StudyJob
@@ -137,9 +138,10 @@ def touches_a_side(segmentation: Segmentation, number: int) -> bool:
 
 
 def _result(rule: Rule, decided: tuple[Measurement, ...], accepted_by: str) -> RuleResult:
+    pairs = zip(decided, rule.conditions, strict=True)
     numbers = [
-        _sentence(measured, condition)
-        for measured, condition in zip(decided, rule.conditions, strict=True)
+        _sentence(measured, [condition for _, condition in group])
+        for measured, group in groupby(pairs, key=lambda pair: pair[0])
     ]
     return RuleResult(
         rule=rule.id,
@@ -153,12 +155,14 @@ def _result(rule: Rule, decided: tuple[Measurement, ...], accepted_by: str) -> R
     )
 
 
-def _sentence(measured: Measurement, condition: Condition) -> str:
-    """``volume 401.2 mL (± 6.1), above 314.5``."""
-    unit = "HU" if condition.unit == "[hnsf'U]" else condition.unit
+def _sentence(measured: Measurement, conditions: list[Condition]) -> str:
+    """``volume 201.2 mL (± 6.1), at least 107.2 and at most 314.5``."""
+    unit = "HU" if measured.unit.value == "[hnsf'U]" else measured.unit.value
     around = "" if measured.uncertainty is None else f" (± {measured.uncertainty:.4g})"
-    doubt = ", which lies within its uncertainty" if _doubtful(measured, condition) else ""
-    relation = _IN_WORDS[condition.relation]
+    limits = [
+        f"{_IN_WORDS[condition.relation]} {condition.limit:g}"
+        + (", which lies within its uncertainty" if _doubtful(measured, condition) else "")
+        for condition in conditions
+    ]
     name = measured.name.replace("_", " ")
-    value = f"{measured.value:.6g} {unit}{around}"
-    return f"{name} {value}, {relation} {condition.limit:g}{doubt}"
+    return f"{name} {measured.value:.6g} {unit}{around}, {' and '.join(limits)}"

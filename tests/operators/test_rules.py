@@ -218,6 +218,12 @@ def test_normal_is_withheld_where_the_limit_lies_within_the_uncertainty() -> Non
     assert normal(measurement("volume", 300.0, "mL", 14.5)).rules == ()
 
 
+def test_two_limits_of_one_number_are_told_together() -> None:
+    told = normal(measurement("volume", 201.2, "mL", 6.1)).rules[0].statement
+
+    assert told.endswith("Measured: volume 201.2 mL (± 6.1), at least 107.2 and at most 314.5.")
+
+
 def test_a_limit_within_the_uncertainty_is_told() -> None:
     about = report(SPLEEN[0], (measurement("volume", 318.0, "mL", 6.0),))
 
