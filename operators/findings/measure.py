@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from operators.errors import Refusal
+from operators.findings.coverage import remark_coverage
 from operators.findings.tally import tally
 from operators.job import Finding, Plane, Refused, Report, Segmentation, StudyJob
 from operators.volume.scale import area_mm2
@@ -104,7 +105,7 @@ def measure_job(job: StudyJob) -> StudyJob:
     refused: list[Refused] = []
     for segmentation in job.segmentations:
         try:
-            reports.append(measure(segmentation))
+            reports.append(measure(remark_coverage(segmentation)))
         except Refusal as refusal:
             refused.append(Refused(segmentation.volume.series_instance_uid, refusal.reason))
     return replace(job, reports=(*job.reports, *reports), refused=(*job.refused, *refused))

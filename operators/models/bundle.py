@@ -24,6 +24,7 @@ import numpy as np
 
 from operators.errors import ModelRefusal
 from operators.job import ModelIdentity, Segmentation, Volume
+from operators.models.beyond import remark_beyond
 from operators.models.card import Card
 from operators.models.champion import Weights
 from operators.models.config_steps import Argmax
@@ -218,6 +219,7 @@ class LoadedBundle:
         card, run = self.card, self._inference
         if volume.unit != card.unit:
             raise UnitMismatch(card.name, volume.series_instance_uid, volume.unit, card.unit)
+        volume = remark_beyond(volume, card.accepts)
         items = feed(volume, card.run, run.keys, channel_first=run.channel_first)
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():

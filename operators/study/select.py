@@ -51,6 +51,9 @@ class Accepts:
         Images that are no localizers.
     max_slice_spacing_mm : float or None
         Largest distance between slices, from their positions.
+    measured_slice_spacing_mm : float or None
+        Largest distance between slices among the data that the bundle was measured on:
+        beyond it, up to the maximum, a series is taken with a remark.
     max_pixel_mm : float or None
         Largest distance between rows or columns.
     sop_classes : tuple of str
@@ -70,6 +73,7 @@ class Accepts:
     image_type_none_of: tuple[str, ...] = ()
     min_slices: int = 2
     max_slice_spacing_mm: float | None = None
+    measured_slice_spacing_mm: float | None = None
     max_pixel_mm: float | None = None
     sop_classes: tuple[str, ...] = (
         CTImageStorage,
@@ -87,7 +91,7 @@ class Accepts:
         block : mapping
             ``modality``, ``body_part``, ``sop_class``, ``planar``: a value or a list;
             ``image_type: {none_of: [...]}``, ``slices: {min: n}``,
-            ``spacing_mm: {max: mm}`` (between slices), ``pixel_mm: {max: mm}``.
+            ``spacing_mm: {max: mm, measured: mm}`` (between slices), ``pixel_mm: {max: mm}``.
 
         Raises
         ------
@@ -139,6 +143,7 @@ def _fields(block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("image_type", "none_of"): ("image_type_none_of", _strings),
         ("slices", "min"): ("min_slices", int),
         ("spacing_mm", "max"): ("max_slice_spacing_mm", float),
+        ("spacing_mm", "measured"): ("measured_slice_spacing_mm", float),
         ("pixel_mm", "max"): ("max_pixel_mm", float),
     }
     known = (*lists, "planar", *(".".join(pair) for pair in nested))
