@@ -6,15 +6,21 @@ object, so what they print is read.
 
 from __future__ import annotations
 
+import functools
+import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (its own documentation's name)
+
+from operators.evidence.result import SCHEMA_FILE
 
 PIXELMED_JAR = Path("/usr/share/java/pixelmed.jar")
 SECONDS = 300
@@ -56,6 +62,8 @@ def pixelmed_sr_errors(path: Path) -> list[str]:
     if not PIXELMED_JAR.exists():
         pytest.skip("PixelMed is not installed (Debian: libpixelmed-java)")
     limits = [f"-Djdk.xml.xpath{what}Limit=0" for what in ("ExprOp", "TotalOp", "ExprGrp")]
+    # One short run on a machine that runs others beside it.
+    limits += ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     validator = "com.pixelmed.validate.DicomSRValidator"
     java = _program("java", "Debian: default-jre-headless")
     _, text = _output(java, *limits, "-cp", PIXELMED_JAR, validator, path)
@@ -72,6 +80,34 @@ def dsrdump(path: Path) -> str:
     return text
 
 
+def tid1500reader(path: Path, folder: Path) -> dict[str, Any]:
+    """The measurements of an SR as dcmqi understands them."""
+    file = folder / f"{path.stem}.json"
+    program = _program("tid1500reader", "PyPI: dcmqi")
+    status, text = _output(program, "--inputDICOM", path, "--outputMetadata", file)
+    assert status == 0, text
+    return json.loads(file.read_text())
+
+
+def dcmdump_value(path: Path, keyword: str) -> bytes:
+    """The bytes of a text value as dcmtk finds them, in the file's own character set."""
+    program = _program("dcmdump", "Debian: dcmtk")
+    done = subprocess.run(
+        [program, "+P", keyword, str(path)], capture_output=True, timeout=SECONDS, check=True
+    )
+    return done.stdout.split(b"[", 1)[1].rsplit(b"]", 1)[0]
+
+
+@functools.cache
+def _result_schema() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+
+
+def result_errors(result: dict[str, Any]) -> list[str]:
+    """Where a `result.json` is not what its published schema says."""
+    return [f"{e.json_path}: {e.message}" for e in _result_schema().iter_errors(result)]
+
+
 def segments_by_dcmqi(path: Path, folder: Path) -> dict[int, np.ndarray]:
     """Voxels of every segment as dcmqi places them.
 
@@ -80,17 +116,32 @@ def segments_by_dcmqi(path: Path, folder: Path) -> dict[int, np.ndarray]:
     dict
         Segment number → LPS mm of the centres of its voxels, shape (n, 3).
     """
+    places = {}
+    for number, (mask, lps_from_index) in grids_by_dcmqi(path, folder).items():
+        index = np.argwhere(mask)[:, ::-1]
+        places[number] = index @ lps_from_index[:3, :3].T + lps_from_index[:3, 3]
+    return places
+
+
+def grids_by_dcmqi(path: Path, folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Every segment as dcmqi writes it: on the slices from its own first to last, at least.
+
+    Returns
+    -------
+    dict
+        Segment number → mask (z, y, x), bool, and its affine (i, j, k, 1) → LPS mm.
+    """
     folder.mkdir()
     program = _program("segimage2itkimage", "PyPI: dcmqi")
     status, text = _output(
         program, "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd"
     )
     assert status == 0, text
-    places = {}
+    found = {}
     for file in folder.glob("*.nrrd"):
         image = sitk.ReadImage(str(file))
-        mask = sitk.GetArrayFromImage(image)
-        index = np.argwhere(mask)[:, ::-1]
-        step = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-        places[int(file.stem)] = index @ step.T + image.GetOrigin()
-    return places
+        affine = np.eye(4)
+        affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+        affine[:3, 3] = image.GetOrigin()
+        found[int(file.stem)] = sitk.GetArrayFromImage(image) != 0, affine
+    return found

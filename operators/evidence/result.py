@@ -1,13 +1,14 @@
 """`result.json`: what one run found, wrote and left out, for machines.
 
 Nothing of the headers but UIDs. A refused file is named as it is named in the
-folder that the user gave.
+folder that the user gave. Its form is published in `result.schema.json`.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from operators.evidence.reading_sr import said_class
@@ -16,6 +17,8 @@ from operators.job import Report, Segmentation, StudyJob, Volume
 from operators.reading import Reading
 
 RESULT_FILE = "result.json"
+SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
+SCHEMA = 1  # raised where a key goes or means something else
 
 
 def write_result(job: StudyJob) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def summarise(job: StudyJob) -> dict[str, Any]:
         or detector saw), `unmatched`, `refused`, `warnings`.
     """
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "recorded_at": job.recorded_at,
         "studies": [study.study_instance_uid for study in job.studies],
         "results": [_result(report, job) for report in job.reports],

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from app.graph import Asked, load_models, segment
 from operators.evidence.result import write_result
 from operators.models.medsam.region import OnImage, Region
-from tests.validators import dciodvfy_errors
+from tests.validators import dciodvfy_errors, result_errors
 
 pytestmark = pytest.mark.data
 RECORDED = "20240102030405"
@@ -54,7 +54,9 @@ def test_a_boxed_region_of_a_2d_image_becomes_seg_and_sr(data_dir, tmp_path, mod
         asked=Asked("medsam_lite", None, (region,), frame=frame),
     )
 
-    result = write_result(job)["results"][0]
+    whole = write_result(job)
+    assert not result_errors(json.loads(json.dumps(whole)))
+    (result,) = whole["results"]
     seg_file, sr_file = (item.path for item in job.evidence)
     # What the source itself breaks is the source's.
     for written in (seg_file, sr_file):

@@ -16,7 +16,12 @@ from operators.models.card import load_cards
 from operators.models.warm import WarmModels
 from tests import shapes
 from tests.series import centred_grid, oblique, write_ct_series
-from tests.validators import dciodvfy_errors, pixelmed_sr_errors, segments_by_dcmqi
+from tests.validators import (
+    dciodvfy_errors,
+    pixelmed_sr_errors,
+    result_errors,
+    segments_by_dcmqi,
+)
 
 SHAPE_ZYX = (10, 26, 22)
 AFFINE = centred_grid(SHAPE_ZYX, (2.5, 0.8, 1.3), oblique(23, -14))
@@ -41,7 +46,9 @@ def noise() -> np.ndarray:
 def run(models: WarmModels, tmp_path: Path):
     (tmp_path / "out").mkdir()
     done = analyse(tmp_path / "in", tmp_path / "out", "20260102030405", models=models)
-    return done, write_result(done)
+    result = write_result(done)
+    assert not result_errors(json.loads(json.dumps(result)))
+    return done, result
 
 
 def series(tmp_path: Path, array: np.ndarray, affine=AFFINE, name="series", **attributes):
