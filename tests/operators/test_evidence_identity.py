@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -15,9 +14,9 @@ from pydicom.dataset import Dataset
 from operators.evidence.common import DEVICE_UID, SOFTWARE_VERSION, identify
 from operators.evidence.write import write_evidence
 from operators.findings.measure import measure
-from operators.job import Instance, Report, Segmentation, Series
-from operators.volume.build import build_volumes
+from operators.job import Report, Segmentation
 from tests.operators.scene import MODEL, RECORDED_AT, segment, two_glands
+from tests.operators.varied import real_segmentation
 from tests.validators import dciodvfy_errors
 
 
@@ -218,19 +217,6 @@ def test_what_the_source_lacks_is_left_empty(tmp_path: Path) -> None:
         assert not any(dataset[keyword].value for keyword in missing[:-1])
         assert dataset.SeriesNumber in (7000, 8000)
         assert len(dataset.ContributingEquipmentSequence) == 1
-
-
-def real_segmentation(paths: list[Path]) -> Segmentation:
-    """A series of a scanner with a box in its middle as the mandible."""
-    instances = tuple(
-        Instance(path, pydicom.dcmread(path, stop_before_pixels=True)) for path in paths
-    )
-    header = instances[0].header
-    series = Series(str(header.SeriesInstanceUID), str(header.Modality), instances)
-    (volume,) = build_volumes(series, "test_bundle")
-    labels = np.zeros(volume.array.shape, np.uint8)
-    labels[tuple(slice(size // 3, size // 2) for size in labels.shape)] = 1
-    return Segmentation(volume, labels, (segment(1, "mandible"),), MODEL)
 
 
 @pytest.mark.data
