@@ -7,17 +7,20 @@ landmarks (LPS mm, HU) that a flip, a transposition or a wrong slope would move.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from scipy.ndimage import map_coordinates
 
 from operators.errors import Refusal, VolumeRefusal
-from operators.job import Refused, Volume
+from operators.evidence.result import write_result
+from operators.job import Match, Refused, StudyJob, Volume
 from operators.study.read import Drop, read_drop
-from operators.volume.build import build_volumes
+from operators.volume.build import build_matched, build_volumes
 
 pytestmark = pytest.mark.data
 
@@ -53,7 +56,6 @@ REFUSED_WHEN_BUILT = {
 }
 # Whole as files and of one image: read, and refused as a volume.
 SINGLE_IMAGES = {
-    "15b-monochrome1-dx": "RL-0301",
     "22a-name-japanese": "RL-0304",
     "22b-name-greek": "RL-0304",
     "22c-name-undeclared": "RL-0304",
@@ -62,6 +64,13 @@ SINGLE_IMAGES = {
     "41-private-phi": "RL-0304",
 }
 NOT_BUILT = {**REFUSED_WHEN_BUILT, **SINGLE_IMAGES}
+PLANAR = ["15b-monochrome1-dx"]  # read as a 2D image
+FLAGS = {
+    "03a-duplicate-position": ["duplicates-removed"],
+    "09-localizer-mixed-in": ["localizer-left-out"],
+    "15b-monochrome1-dx": ["scale"],
+}
+TABLE = Path(__file__).parents[2] / "docs" / "oddities.md"
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +108,10 @@ def test_the_tables_of_this_file_cover_every_case_once(truth):
     assert len(tables) == len(set(tables))
     # Whatever is in no table must be accepted or split by its truth.
     assert set(truth["cases"]) - set(tables) - accepted == {"04-two-phases"}
-    # And nothing is refused that its truth accepts, but for images without a stack.
+    # And nothing is refused that its truth accepts, but for lone slices, which are read as
+    # files (that is what they are about) and make no stack (as case 08).
     assert accepted & set(tables) == set(SINGLE_IMAGES) - {"41-private-phi"}
+    assert all(truth["cases"][name]["files"] == 1 for name in SINGLE_IMAGES)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED_WHEN_READ))
@@ -121,6 +132,7 @@ def test_series_is_refused_by_name(cases_dir, name):
     with pytest.raises(VolumeRefusal) as refused:
         built(drop)
     assert refused.value.code == NOT_BUILT[name]
+    assert len(str(refused.value)) > len("series : ") + 64  # a sentence, not a code alone
 
 
 ACCEPTED = [
@@ -148,7 +160,26 @@ ACCEPTED = [
 
 
 def test_accepted_and_refused_are_all_cases(truth):
-    assert {*ACCEPTED, *REFUSED_WHEN_READ, *NOT_BUILT} == set(truth["cases"])
+    names = [*ACCEPTED, *PLANAR, *REFUSED_WHEN_READ, *NOT_BUILT]
+    assert sorted(names) == sorted(truth["cases"])
+
+
+def test_the_table_in_the_docs_says_of_every_case_what_the_tests_hold(truth):
+    """A row: case, what is odd (in the truth's words), what is done, its code or flag."""
+    rows = {
+        cells[0]: cells[1:]
+        for line in TABLE.read_text().splitlines()
+        if re.match(r"\| `\d", line)
+        for cells in [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")]]
+    }
+
+    assert sorted(rows) == sorted(truth["cases"])
+    refused = {**REFUSED_WHEN_READ, **NOT_BUILT}
+    for name, (oddity, done, sign) in rows.items():
+        assert oddity == truth["cases"][name]["odd"]
+        assert sign == refused.get(name, ", ".join(FLAGS.get(name, [])) or "none")
+        refuses = name in REFUSED_WHEN_READ or name in REFUSED_WHEN_BUILT
+        assert done.startswith("Refused") == refuses, name
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -167,6 +198,9 @@ def test_volume_has_the_shape_the_affine_and_the_landmarks_of_its_truth(cases_di
         assert volume.spacing_zyx_mm == pytest.approx(expected["spacing_zyx_mm"], abs=tolerance)
         affine = np.array(expected["affine_ijk_to_lps"])
         assert np.abs(volume.lps_from_index - affine).max() < tolerance
+        if "size_yx_mm" in case:
+            size = np.multiply(volume.array.shape[1:], volume.spacing_zyx_mm[1:])
+            assert size == pytest.approx(case["size_yx_mm"], abs=0.1)
         for landmark in landmarks:
             # HU of 0.5 are rounded in the table.
             assert value_at(volume, landmark["lps_mm"]) == pytest.approx(
@@ -202,10 +236,44 @@ def test_flags_tell_what_was_resolved(cases_dir):
         for name in ACCEPTED
     }
 
-    assert {name: found for name, found in flags.items() if found} == {
-        "03a-duplicate-position": ["duplicates-removed"],
-        "09-localizer-mixed-in": ["localizer-left-out"],
-    }
+    expected = {name: found for name, found in FLAGS.items() if name not in PLANAR}
+    assert {name: found for name, found in flags.items() if found} == expected
+
+
+@pytest.mark.parametrize("name", PLANAR)
+def test_a_projection_is_a_picture_without_a_place_in_the_patient(cases_dir, name):
+    (study,) = read_drop(cases_dir / name).studies
+    (series,) = study.series
+
+    volumes, refused = build_matched((Match("bundle", series),))
+
+    assert refused == ()
+    (volume,) = volumes
+    stored = pydicom.dcmread(series.instances[0].path).pixel_array
+    # MONOCHROME1: the lowest stored value is the brightest (PS3.3 C.7.6.3.1.2).
+    brightness = volume.array[0].ravel()[np.argsort(stored.ravel(), kind="stable")]
+    assert (np.diff(brightness) <= 0).all()
+    assert brightness[0] > brightness[-1]
+    assert np.isnan(volume.lps_from_index).all()
+    assert volume.plane.image_type == "xray"
+    assert "detector" in volume.plane.scale_holds
+    assert [flag.name for flag in volume.quality][: len(FLAGS[name])] == FLAGS[name]
+
+
+def test_nothing_private_is_in_what_is_said_of_a_drop(cases_dir, truth, tmp_path, caplog):
+    name = "41-private-phi"
+    drop = read_drop(cases_dir / name)
+    matches = tuple(Match("bundle", series) for study in drop.studies for series in study.series)
+    _, refused = build_matched(matches)
+    job = StudyJob(tmp_path, tmp_path, "20240102030405", studies=drop.studies, refused=refused)
+
+    result = write_result(job)
+
+    assert [entry["reason"][:7] for entry in result["refused"]] == [SINGLE_IMAGES[name]]
+    said = (tmp_path / "result.json").read_text() + caplog.text
+    # Dates of ours hold "1950" only by chance, so whole words are looked for.
+    for secret in truth["cases"][name]["must_not_leak"]:
+        assert not re.search(rf"\b{re.escape(secret)}\b", said)
 
 
 def test_the_duplicate_that_was_left_out_is_named(cases_dir):
