@@ -94,6 +94,7 @@ def judge(made: Made, folder: Path) -> None:
     assert not doubts_of_dcmtk(report, made.source)
     if groups(report):
         assert len(tid1500reader(report, folder)["Measurements"]) == groups(report)
+    # dcmqi takes no SEG without an orientation in the patient, which a 2D image has not.
     if "SEG" in files and isinstance(about, Report) and about.segmentation.volume.plane is None:
         same_voxels(about, grids_by_dcmqi(files["SEG"].path, folder / "dcmqi"))
 
