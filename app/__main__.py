@@ -43,7 +43,7 @@ def main() -> int:
             rules=site_rulebook(settings),
         )
     except Nothing as nothing:
-        print(nothing, file=sys.stderr)
+        print(nothing.reason, file=sys.stderr)
         return Exit.USAGE
     except Refusal as refusal:
         print(refusal.reason, file=sys.stderr)

@@ -252,7 +252,7 @@ def analyse(
     Parameters
     ----------
     input_dir : Path
-        Folder of DICOM files, read recursively.
+        Folder of DICOM files, read recursively, or one file.
     output_dir : Path
         Where SEG and SR go; made if missing.
     recorded_at : str

@@ -1,4 +1,4 @@
-"""One folder in, one folder out: what `radloop run` and the MAP entry point share."""
+"""One folder or file in, one folder out: what `radloop run` and the MAP entry point share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 RECORD_FORMAT = "%Y%m%d%H%M%S"
 
 
-class Nothing(Exception):
-    """There is no such folder, or nothing in it."""
+class Nothing(Refusal):
+    """There is no such folder or file, or nothing in it: a wrong usage, not a failure."""
+
+    code = "RL-0641"
+
+    def __init__(self, study: Path, why: str) -> None:
+        super().__init__(
+            f"{study} {why}. Give the folder that holds the DICOM files, or one DICOM file."
+        )
 
 
 class OutputUnusable(Refusal):
@@ -51,7 +58,7 @@ def analyse_folder(
     Parameters
     ----------
     study_dir : Path
-        Folder of DICOM files.
+        Folder of DICOM files, or one of them.
     output : Path
         Folder of results; made if missing.
     bundle : str or None
@@ -73,9 +80,9 @@ def analyse_folder(
     Raises
     ------
     Nothing
-        `study_dir` is no folder, or is empty.
+        `study_dir` is neither a folder nor a file, or is empty.
     OutputUnusable
-        `output` can't be written, or lies in `study_dir`.
+        `output` can't be written, or lies in the folder `study_dir`.
     Refusal
         A bundle can't be found, or a card is wrong.
     """
@@ -138,9 +145,9 @@ def segment_folder(
     Raises
     ------
     Nothing
-        `study_dir` is no folder, or is empty.
+        `study_dir` is neither a folder nor a file, or is empty.
     OutputUnusable
-        `output` can't be written, or lies in `study_dir`.
+        `output` can't be written, or lies in the folder `study_dir`.
     Refusal
         The bundle, the series or the slice can't be told, or no mark fits.
     """
@@ -176,11 +183,13 @@ def recorded_at(output: Path) -> str:
 
 
 def _check_study(study_dir: Path) -> None:
-    """There is a folder with a file in it."""
+    """There is a file, or a folder with a file in it."""
+    if study_dir.is_file():
+        return
     if not study_dir.is_dir():
-        raise Nothing(f"{study_dir} is no folder. Give the folder that holds the DICOM files.")
+        raise Nothing(study_dir, "is no folder and no file")
     if not any(path.is_file() for path in study_dir.rglob("*")):
-        raise Nothing(f"{study_dir} holds no file. Give the folder that holds the DICOM files.")
+        raise Nothing(study_dir, "holds no file")
 
 
 def not_there(output: Path) -> tuple[Path, ...]:
@@ -208,7 +217,7 @@ def _prepared(output: Path, study_dir: Path) -> Iterator[None]:
 
 
 def _prepare(output: Path, study_dir: Path) -> None:
-    if output.resolve().is_relative_to(study_dir.resolve()):
+    if study_dir.is_dir() and output.resolve().is_relative_to(study_dir.resolve()):
         raise OutputUnusable(output, "it lies in the folder of the study, which is read whole")
     try:
         output.mkdir(parents=True, exist_ok=True)

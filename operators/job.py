@@ -449,7 +449,7 @@ class StudyJob:
     Attributes
     ----------
     input_dir, output_dir : Path
-        Folder of DICOM files in; folder of results out.
+        Folder of DICOM files in, or one file; folder of results out.
     recorded_at : str
         Date and time of the study version's record, ``YYYYMMDDHHMMSS``; our
         objects bear it, so that a retry writes the same bytes.

@@ -14,7 +14,9 @@ from app.cli.exit_codes import TABLE, Exit
 def run(
     study_dir: Annotated[
         Path,
-        typer.Argument(help="Folder of DICOM files, read recursively.", show_default=False),
+        typer.Argument(
+            help="Folder of DICOM files, read recursively, or one DICOM file.", show_default=False
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where results go; made if missing.")
@@ -71,7 +73,7 @@ def run(
                 extra=extra,
             )
     except Nothing as nothing:
-        typer.secho(str(nothing), err=True, fg=typer.colors.RED)
+        typer.secho(nothing.reason, err=True, fg=typer.colors.RED)
         raise typer.Exit(Exit.USAGE) from None
     if as_json:
         typer.echo(json.dumps(result, indent=1))

@@ -20,7 +20,9 @@ BUNDLE = "medsam_lite"
 def segment(
     study_dir: Annotated[
         Path,
-        typer.Argument(help="Folder of DICOM files, read recursively.", show_default=False),
+        typer.Argument(
+            help="Folder of DICOM files, read recursively, or one DICOM file.", show_default=False
+        ),
     ],
     box: Annotated[
         list[str] | None,
@@ -146,7 +148,7 @@ def segment(
                 extra=load_settings().extra_evidence,
             )
     except Nothing as nothing:
-        typer.secho(str(nothing), err=True, fg=typer.colors.RED)
+        typer.secho(nothing.reason, err=True, fg=typer.colors.RED)
         raise typer.Exit(Exit.USAGE) from None
     if as_json:
         typer.echo(json.dumps(result, indent=1))

@@ -1,4 +1,4 @@
-"""A folder of files in, studies and named refusals out; headers only.
+"""A folder of files, or one file, in; studies and named refusals out; headers only.
 
 Nothing that a file holds can stop the others: whatever is wrong with one is a
 `Refused` with a reason. File names mean nothing; studies and series are what
@@ -72,7 +72,7 @@ _READ_LATER = {tag_for_keyword(keyword) for keyword in _KEYWORDS_READ_LATER}
 
 @dataclass(frozen=True)
 class Drop:
-    """What a folder holds.
+    """What a folder or a file holds.
 
     Attributes
     ----------
@@ -92,14 +92,14 @@ class _Read:
     warnings: tuple[str, ...]
 
 
-def read_drop(folder: Path) -> Drop:
-    """Read the headers of all files below a folder.
+def read_drop(source: Path) -> Drop:
+    """Read the headers of all files below a folder, or of one file.
 
     Parameters
     ----------
-    folder : Path
-        Files of any name and kind, in folders of any depth. Links that lead out of
-        it are refused.
+    source : Path
+        Files of any name and kind, in folders of any depth; links that lead out of
+        it are refused. Or one file: then nothing beside it is looked at.
 
     Returns
     -------
@@ -110,19 +110,23 @@ def read_drop(folder: Path) -> Drop:
     Raises
     ------
     FileNotFoundError
-        There is no such folder.
+        There is no such folder or file.
     """
-    root = folder.resolve(strict=True)
+    root = source.resolve(strict=True)
+    if root.is_dir():
+        found, around = _files(root), root
+    else:
+        found, around = iter([(root, True)]), root.parent
     reads: list[_Read] = []
     refused: list[Refused] = []
     sound: set[_Seen] = set()
-    for path, plain in _files(root):
+    for path, plain in found:
         try:
             target = path if plain else _inside(path, root)
             with open_layout(target) as layout:
                 reads.append(_read_instance(path, layout, sound))
         except FileRefusal as refusal:
-            refused.append(Refused(_shown(path.relative_to(root)), refusal.reason))
+            refused.append(Refused(_shown(path.relative_to(around)), refusal.reason))
     kept, conflicts = find_duplicates(read.instance for read in reads)
     remarks = _remarks_by_study(reads)
     studies = []

@@ -112,7 +112,7 @@ def test_a_missing_or_empty_folder_is_named(tmp_path, make):
     done = radloop("run", folder, "-o", tmp_path / "out")
 
     assert done.returncode == 2
-    assert str(folder) in done.stderr
+    assert done.stderr.strip().startswith(f"RL-0641: {folder} ")
     assert "Traceback" not in done.stderr
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from tests.series import Ball, centred_grid, render, write_ct_series
 
@@ -101,8 +104,43 @@ def test_two_boxes_and_points_become_the_ball_too(phantom: Path, tmp_path: Path)
         assert result["findings"][0]["volume_ml"] == pytest.approx(BALL.volume_ml, rel=0.25)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [("--box", BOX), ("--propose",)])
+def test_one_file_is_asked_as_a_folder_with_nothing_else(
+    phantom: Path, tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    slices = [dcmread(file) for file in phantom.iterdir()]
+    image = next(image for image in slices if image.InstanceNumber == 4)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    image.Modality = "CR"
+    (tmp_path / "alone").mkdir()
+    image.save_as(tmp_path / "alone" / "a.dcm")
+    shutil.copy(tmp_path / "alone" / "a.dcm", phantom / "xray.dcm")
+
+    folder = radloop(tmp_path / "alone", *asked, "-o", tmp_path / "out")
+    file = radloop(phantom / "xray.dcm", *asked, "-o", phantom / "results")
+
+    assert (folder.returncode, file.returncode) == (0, 0), folder.stderr + file.stderr
+    written = [
+        json.loads((out / "result.json").read_text())["results"][0]
+        for out in (tmp_path / "out", phantom / "results")
+    ]
+    assert written[0]["findings"] == written[1]["findings"] != []
+
+
+def test_a_slice_of_a_stack_alone_is_no_stack(phantom: Path, tmp_path: Path) -> None:
+    """Nothing beside the file is read, so nothing says how far the next slice is."""
+    done = radloop(next(phantom.glob("*.dcm")), "--box", BOX, "--slice", "4", "-o", tmp_path / "o")
+
+    assert done.returncode == 1 and done.stderr.strip().startswith("RL-")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_missing_or_empty_folder_is_a_wrong_usage(tmp_path: Path, made: bool) -> None:
+    if made:
+        (tmp_path / "nothing").mkdir()
+
     done = radloop(tmp_path / "nothing", "--box", BOX, "--slice", "4")
 
     assert done.returncode == 2
-    assert "nothing is no folder" in done.stderr
+    assert done.stderr.strip().startswith(f"RL-0641: {tmp_path / 'nothing'} ")

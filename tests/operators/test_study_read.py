@@ -64,6 +64,21 @@ def test_header_holds_everything_but_the_pixels(tmp_path):
     assert header.file_meta.TransferSyntaxUID == full.file_meta.TransferSyntaxUID
 
 
+def test_a_file_is_read_alone_whatever_lies_beside_it(tmp_path):
+    first, *_ = write(tmp_path, series="one")
+    write(tmp_path / "more", series="two")
+    (tmp_path / "broken.dcm").write_bytes(b"no DICOM")
+
+    drop = read_drop(first)
+    broken = read_drop(tmp_path / "broken.dcm")
+
+    (series,) = drop.studies[0].series
+    assert [instance.path for instance in series.instances] == [first]
+    assert drop.refused == ()
+    assert [entry.what for entry in broken.refused] == ["broken.dcm"]
+    assert codes(broken)[0].startswith("RL-01")
+
+
 def test_an_empty_folder_is_an_empty_drop(tmp_path):
     drop = read_drop(tmp_path)
 
