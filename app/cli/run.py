@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,7 @@ def run(
     raise typer.Exit(exit_code(result))
 
 
-run.__doc__ = f"{run.__doc__}\n\n    {TABLE}"
+run.__doc__ = f"{inspect.getdoc(run)}\n\n{TABLE}"
 
 
 def exit_code(result: dict[str, Any]) -> Exit:

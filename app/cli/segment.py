@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,8 +103,8 @@ def segment(
     label: Annotated[
         str | None,
         typer.Option(
-            help="What the structure is called in the SEG [what the file calls it, or Selected "
-            "region].",
+            help="What the structure is called in the SEG; without it: what the file of --from "
+            "calls it, else Selected region.",
             show_default=False,
         ),
     ] = None,
@@ -172,7 +173,7 @@ def _regions(
     ModelRefusal
         It can't be understood, or the file can't be used.
     """
-    from operators.models.medsam.mark_file import MarkFile, read_regions
+    from operators.models.medsam.mark_file import MarkFile, MarksUnusable, read_regions
     from operators.models.medsam.region import SourcesMixed, of_marks, parse_point
     from operators.models.medsam.request import DEFAULT_LABEL, parse_box
 
@@ -189,7 +190,9 @@ def _regions(
         )
     if boxes or points or slices:
         raise SourcesMixed
+    if not source.is_file():  # before a reader advises on permissions
+        raise MarksUnusable(f"{source} {'is no file' if source.exists() else 'does not exist'}")
     return read_regions(MarkFile(source, structure, called))
 
 
-segment.__doc__ = f"{segment.__doc__}\n\n    {TABLE}"
+segment.__doc__ = f"{inspect.getdoc(segment)}\n\n{TABLE}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -433,4 +434,4 @@ def _answer(answer: dict[str, Any], lines: list[str], as_json: bool) -> None:
 
 
 for _command in (collect, run, gate, promote, rollback, status):
-    _command.__doc__ = f"{_command.__doc__}\n\n    {CODES}"
+    _command.__doc__ = f"{inspect.getdoc(_command)}\n\n{CODES}"

@@ -57,3 +57,15 @@ def test_an_option_that_is_not_there_is_a_wrong_usage(path: tuple[str, ...]) -> 
     said = CliRunner().invoke(cli, [*path, "--no-such-option"])
     assert said.exit_code == 2
     assert "--no-such-option" in said.output and "Traceback" not in said.output
+
+
+@pytest.mark.parametrize("path", sorted(ALL), ids=" ".join)
+def test_help_is_shown_as_it_is_written(path: tuple[str, ...]) -> None:
+    """Rich takes [words] for markup and drops them; an indented line is shown as it stands."""
+    command = ALL[path]
+    shown = CliRunner().invoke(cli, [*path, "--help"], env={"COLUMNS": "1000", "TERM": "dumb"})
+    said = " ".join(shown.output.split())
+    assert not re.search(r"^ +\S", command.help, re.MULTILINE), f"{path}: an indented line"
+    for parameter in command.params:
+        written = " ".join((getattr(parameter, "help", None) or "").split())
+        assert written in said, f"{path}: {parameter.name}"

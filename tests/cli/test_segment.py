@@ -77,7 +77,8 @@ def test_a_box_becomes_seg_sr_and_a_table_and_again_the_same(phantom: Path, tmp_
         (["--point", "20,57", "--slice", "4"], "RL-1714", "64 pixels wide and 56 high"),
         (["--point", "20,20,-", "--slice", "4"], "RL-1715", "none where it is"),
         (["--box", BOX, "--slice", "4", "--from", "x"], "RL-1716", "--from takes its marks"),
-        (["--from", "none.dcm"], "RL-1720", "No such file"),
+        (["--from", "none.dcm"], "RL-1720", "none.dcm does not exist"),
+        (["--from", "/"], "RL-1720", "/ is no file"),
     ],
 )
 def test_a_wrong_question_is_one_sentence_and_writes_nothing(

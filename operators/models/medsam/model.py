@@ -288,7 +288,7 @@ class LoadedMedSam:
         text = (
             f"{len(found)} regions of {name_picture(volume)} proposed by a model, by the "
             "stability of their outlines alone; nothing was assessed, and what is not outlined "
-            "was not looked at."
+            "was not judged to be absent."
         )
         return Segmentation(
             volume=replace(volume, quality=(*volume.quality, QualityFlag("proposed", text))),
