@@ -215,7 +215,7 @@ def _decoders() -> Iterator[Check]:
 
 def _bundles() -> Iterator[Check]:
     from app.bundle_folders import bundle_folders
-    from operators.models.card import WeightsNotFetched, WeightsNotImported, load_card, with_pin
+    from operators.models.card import WeightsNotFetched, load_card, with_pin
 
     purpose = "a network, its card and weights that match their sha256"
     remedy = "install radloop again, or mend what is named; `radloop bundles list`"
@@ -230,12 +230,9 @@ def _bundles() -> Iterator[Check]:
             card.verify_weights()
             found = f"{card.version}, sha256 {card.weights_sha256[:12]}"
             yield Check(f"bundle {folder.name}", "ok", True, found, purpose)
-        except WeightsNotImported as error:
-            bring = f"radloop bundles import-weights {folder.name} FILE"
-            yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, bring)
         except WeightsNotFetched as error:
-            fetch = f"radloop bundles fetch {folder.name}"
-            yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, fetch)
+            bring = error.remedy.replace("`", "")
+            yield Check(f"bundle {folder.name}", "missing", False, error.reason, purpose, bring)
         except (Refusal, OSError, ValueError) as error:
             found = error.reason if isinstance(error, Refusal) else str(error)
             yield Check(f"bundle {folder.name}", "missing", True, found, purpose, remedy)

@@ -42,6 +42,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 Told = Callable[[int, int | None], None]
 """Takes how many bytes are here, and of how many (None: the server does not say)."""
+Waits = Callable[[str], None]
+"""Takes why a try failed and when the next one comes, in words."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Wanted:
         Where it is put; the folder exists.
     schemes : frozenset of str
         URL schemes that a redirect may lead to.
+    by_hand : str
+        What a person does with the file who got it otherwise, for messages.
     """
 
     bundle: str
@@ -68,6 +72,7 @@ class Wanted:
     hash_val: str
     file: Path
     schemes: frozenset[str] = frozenset({"https"})
+    by_hand: str = "takes the zip to `radloop bundles import`"
 
 
 class _Interrupted(Exception):
@@ -116,6 +121,7 @@ def download(
     http: httpx.Client,
     told: Told = lambda done, total: None,
     pause: wait_base = PAUSE,
+    waits: Waits = lambda why: None,
 ) -> None:
     """Bring a file here, unless a former run did.
 
@@ -129,6 +135,8 @@ def download(
         Gets the progress.
     pause : tenacity wait
         Between two tries.
+    waits : callable
+        Gets a sentence before each pause.
 
     Raises
     ------
@@ -145,12 +153,13 @@ def download(
         retry=retry_if_exception_type(_Interrupted),
         stop=stop_after_attempt(ATTEMPTS),
         wait=pause,
+        before_sleep=lambda state: waits(_in_words(wanted, state)),
         reraise=True,
     )
     try:
         tries(_once, wanted, part, http, told)
     except _Interrupted as error:
-        raise SourceUnreachable(wanted.bundle, wanted.url, str(error), ATTEMPTS) from error
+        raise _unreachable(wanted, str(error), ATTEMPTS, part) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -161,6 +170,20 @@ def download(
         part.forget()
         raise ChecksumDiffers(wanted.bundle, wanted.url, wanted.hash_type, found, wanted.hash_val)
     part.finish(wanted.file)
+
+
+def _in_words(wanted: Wanted, state: RetryCallState) -> str:
+    failure = state.outcome.exception() if state.outcome else None
+    pause = state.next_action.sleep if state.next_action else 0.0
+    again = f"try {state.attempt_number + 1} of {ATTEMPTS} in {pause:.0f} s"
+    return f"{wanted.url} {failure}: {again}"
+
+
+def _unreachable(wanted: Wanted, why: str, tries: int, part: _Part) -> SourceUnreachable:
+    held = part.held()[0]
+    return SourceUnreachable(
+        wanted.bundle, wanted.url, why, tries=tries, held=held, by_hand=wanted.by_hand
+    )
 
 
 class _Part:
@@ -231,8 +254,8 @@ def _opened(
         finally:
             response.close()
         if request.url.scheme not in wanted.schemes:
-            raise RedirectUnsafe(wanted.bundle, wanted.url, _bare(request.url))
-    raise RedirectUnsafe(wanted.bundle, wanted.url, _bare(request.url))
+            raise RedirectUnsafe(wanted.bundle, wanted.url, _bare(request.url), wanted.by_hand)
+    raise RedirectUnsafe(wanted.bundle, wanted.url, _bare(request.url), wanted.by_hand)
 
 
 def _bare(url: httpx.URL) -> str:
@@ -258,7 +281,7 @@ def _span(
     if status in PASSING:
         after = response.headers.get("Retry-After", "")
         raise _Interrupted(f"answered {status}", float(after) if after.isdigit() else 0.0)
-    raise SourceUnreachable(wanted.bundle, wanted.url, f"answered {status}", 1)
+    raise _unreachable(wanted, f"answered {status}", 1, part)
 
 
 def _validator(response: httpx.Response) -> str:

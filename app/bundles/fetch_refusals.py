@@ -42,12 +42,16 @@ class SourceUnreachable(PublishedRefusal):
 
     code = "RL-1532"
 
-    def __init__(self, bundle: str, url: str, why: str, tries: int) -> None:
+    def __init__(
+        self, bundle: str, url: str, why: str, *, tries: int, held: int, by_hand: str
+    ) -> None:
         times = "once" if tries == 1 else f"{tries} times"
+        arrived = "Nothing has arrived."
+        if held:
+            arrived = f"What has arrived ({held} bytes) is kept: run the command again to go on."
         super().__init__(
-            f"bundle '{bundle}': {url} {why} (tried {times}). What has arrived is kept: run the "
-            "command again to go on. A site without internet names its own server with --mirror "
-            "or bundle_mirror, or takes the zip to `radloop bundles import`."
+            f"bundle '{bundle}': {url} {why} (tried {times}). {arrived} A site without internet "
+            f"names its own server with --mirror or bundle_mirror, or {by_hand}."
         )
 
 
@@ -56,11 +60,11 @@ class RedirectUnsafe(PublishedRefusal):
 
     code = "RL-1533"
 
-    def __init__(self, bundle: str, url: str, target: str) -> None:
+    def __init__(self, bundle: str, url: str, target: str, by_hand: str) -> None:
         super().__init__(
             f"bundle '{bundle}': {url} sends on to {target}: only https is followed, or the "
-            "scheme of the mirror, and no more than five times. Nothing was taken; fetch it by "
-            "hand if you trust the address, then `radloop bundles import`."
+            "scheme of the mirror, and no more than five times. Nothing was taken; whoever trusts "
+            f"the address fetches it by hand and {by_hand}."
         )
 
 

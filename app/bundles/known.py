@@ -30,6 +30,22 @@ def hindrance(card: Card) -> str:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What is here of a bundle's weights.
+
+    Attributes
+    ----------
+    said : str
+        ``right``, ``not here``, or ``wrong: CODE``.
+    remedy : str
+        The commands that bring them, where they are not here and can be had.
+    """
+
+    said: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
 class Known:
     """One bundle.
 
@@ -45,17 +61,17 @@ class Known:
     card: Card
     state: State
 
-    def weights(self) -> str:
-        """``right``, ``not here`` (import or fetch them), or ``wrong: CODE``."""
+    def weights(self) -> Weights:
+        """Whether they are here and right; reads them whole."""
         if self.state == "not installed":
-            return "not here"
+            return Weights("not here", _remedy(self.card))
         try:
             self.card.verify_weights()
-        except WeightsNotFetched:
-            return "not here"
+        except WeightsNotFetched as refusal:
+            return Weights("not here", refusal.remedy)
         except ModelRefusal as refusal:
-            return f"wrong: {refusal.code}"
-        return "right"
+            return Weights(f"wrong: {refusal.code}")
+        return Weights("right")
 
     @property
     def hash_state(self) -> HashState:
@@ -90,6 +106,15 @@ def known_bundles(folders: Iterable[Path], zoo: Path) -> dict[str, Known]:
         if file.parent.name not in known:
             known[file.parent.name] = Known(load_zoo_card(file.parent), "not installed")
     return known
+
+
+def _remedy(card: Card) -> str:
+    """Of a bundle of the zoo."""
+    if hindrance(card):
+        return ""
+    if card.published is None or card.published.archive is None:
+        return "`radloop bundles import FOLDER_OR_ZIP`"
+    return f"`radloop bundles fetch {card.name}`"
 
 
 def _state(card: Card) -> State:

@@ -14,13 +14,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 from tenacity.wait import wait_base
 
-from app.bundles.download import PAUSE, Wanted, client, download
+from app.bundles.download import PAUSE, Waits, Wanted, client, download
 from app.bundles.fetch_refusals import AreaUnfit, FetchBusy, NotFetchable
 from app.bundles.install import Imported, check_licence, import_bundle, read_record
 from app.bundles.known import hindrance
@@ -57,6 +59,7 @@ def fetch_published(
     replace: bool = False,
     told: ToldFile = lambda name, done, total: None,
     pause: wait_base = PAUSE,
+    waits: Waits = lambda why: None,
 ) -> Imported:
     """Download a published bundle and import it; nothing where this version is right already.
 
@@ -75,6 +78,8 @@ def fetch_published(
         Gets the progress.
     pause : tenacity wait
         Between two tries.
+    waits : callable
+        Gets a sentence before each pause.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def fetch_published(
     check_licence(card.name, card.licence, card.commercial_use, accepted=accept_licence)
     try:
         with _area(card.name, place.store) as area, client() as http:
-            source = _bring(card.name, published, area, mirror, http, told, pause)
+            source = _bring(card.name, published, area, mirror, http, told, pause, waits)
             done = import_bundle(
                 source,
                 place.store,
@@ -118,6 +123,7 @@ def fetch_site_weights(
     replace: bool = False,
     told: ToldFile = lambda name, done, total: None,
     pause: wait_base = PAUSE,
+    waits: Waits = lambda why: None,
 ) -> ImportedWeights:
     """Download the weights of a prompted bundle that comes without, and import them.
 
@@ -131,7 +137,7 @@ def fetch_site_weights(
         Asked instead of the publisher: a server's folder that holds ``NAME/models/…``.
     replace : bool
         As for `import_weights`.
-    told, pause
+    told, pause, waits
         As for `fetch_published`.
 
     Raises
@@ -147,8 +153,11 @@ def fetch_site_weights(
     try:
         with _area(card.name, store) as area, client() as http:
             file = area / Path(entry.path).name
-            wanted = _wanted(card.name, entry, file, mirror, f"{card.name}/{entry.path}")
-            download(wanted, http, lambda done, total: told(file.name, done, total), pause)
+            wanted = replaced(
+                _wanted(card.name, entry, file, mirror, f"{card.name}/{entry.path}"),
+                by_hand=f"takes the file to `radloop bundles import-weights {card.name} FILE`",
+            )
+            download(wanted, http, partial(told, file.name), pause, waits)
             done = import_weights(card, file, store, replace=replace)
             shutil.rmtree(area)
             return done
@@ -199,13 +208,14 @@ def _bring(
     http: httpx.Client,
     told: ToldFile,
     pause: wait_base,
+    waits: Waits,
 ) -> Path:
     """Download what is missing; a zip, or a folder where the zip alone is not the bundle."""
     assert published.archive is not None
     stem = published.archive.path.removesuffix(".zip")
     zip_file = area / f"{stem}.zip"
     wanted = _wanted(name, published.archive, zip_file, mirror, f"{stem}.zip")
-    download(wanted, http, lambda done, total: told(zip_file.name, done, total), pause)
+    download(wanted, http, partial(told, zip_file.name), pause, waits)
     missing = _missing(name, published, zip_file)
     if not missing:
         return zip_file
@@ -214,7 +224,7 @@ def _bring(
         file = large / entry.path
         file.parent.mkdir(parents=True, exist_ok=True)
         wanted = _wanted(name, entry, file, mirror, f"{stem}/{entry.path}")
-        download(wanted, http, lambda done, total, e=entry: told(e.path, done, total), pause)  # type: ignore[misc]
+        download(wanted, http, partial(told, entry.path), pause, waits)
     whole = area / "whole"
     shutil.rmtree(whole, ignore_errors=True)  # of a run that was killed
     unpack(zip_file, whole)

@@ -44,8 +44,8 @@ class NoSuchBundle(Refusal):
 
     code = "RL-1451"
 
-    def __init__(self, name: str, there: Sequence[str]) -> None:
-        super().__init__(f"no bundle '{name}' in it; there are: {', '.join(there)}.")
+    def __init__(self, name: str, zoo: Path, there: Sequence[str]) -> None:
+        super().__init__(f"no bundle in {zoo} is called '{name}'; there are: {', '.join(there)}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def zoo_bundles(zoo: Path, name: str | None = None) -> list[Path]:
         return found
     chosen = [folder for folder in found if folder.name == name]
     if not chosen:
-        raise NoSuchBundle(name, [folder.name for folder in found])
+        raise NoSuchBundle(name, zoo, [folder.name for folder in found])
     return chosen
 
 

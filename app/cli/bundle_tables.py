@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.bundles.known import Known
+    from app.bundles.known import Known, State
     from operators.models.card import Card
 
 COMMERCIAL_USE = {
@@ -17,6 +18,9 @@ COMMERCIAL_USE = {
     "no": "no commercial use",
     "unclear": "whether commercial use is allowed is not clear",
 }
+WIDE, WIDE_ONLY = 100, frozenset({"version", "licence"})
+LACKING = "weights not here"
+RUNS = "nothing known is in the way (`radloop bundles verify` tries what is installed)"
 HASH_STATES = {
     "published": "as its publisher says",
     "pinned": "unverified: pinned at the import, no publisher's hash vouches for them",
@@ -29,7 +33,7 @@ def facts(known: Known) -> dict[str, Any]:
     """All but the labels, as `--json` gives it."""
     from app.bundles.known import hindrance
 
-    card = known.card
+    card, weights = known.card, known.weights()
     return {
         "bundle": card.name,
         "version": card.version,
@@ -40,8 +44,9 @@ def facts(known: Known) -> dict[str, Any]:
         "commercial_use": card.commercial_use,
         "runs_here": not hindrance(card),
         "why_not": hindrance(card) or None,
-        "state": known.state,
-        "weights": known.weights(),
+        "state": _state(known.state, weights.said),
+        "weights": weights.said,
+        "brought_by": weights.remedy or None,
         "weights_sha256": card.weights_sha256 or None,
         "hash_state": known.hash_state,
         "origin": card.origin,
@@ -78,59 +83,73 @@ def details(known: Known) -> dict[str, Any]:
 
 
 def print_list(rows: Sequence[dict[str, Any]]) -> None:
-    """One line a bundle, in 100 columns; below, why some can't run here."""
+    """One line a bundle, in 80 columns; with version and licence in 100, and into a pipe.
+
+    Below, what brings weights that an installed bundle lacks, and why some can't run here.
+    """
     from rich.console import Console
     from rich.table import Column, Table
 
-    name = Column("bundle", no_wrap=True)  # it has to be copied
-    licence = Column("licence", no_wrap=True, overflow="ellipsis", max_width=10)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE)
+    wide = console.width >= WIDE
+    names = ("bundle", "version", "finds", "licence", "commerce", "state")
     table = Table(
-        *(name, "version", "finds", licence, "commerce", "runs", "state"),
+        # No cell is folded: a name has to be copied, a line to be found by grep.
+        *(
+            Column(name, no_wrap=True, max_width=10 if name == "licence" else None)
+            for name in names
+            if wide or name not in WIDE_ONLY
+        ),
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     for row in rows:
-        wrong = str(row["weights"]).startswith("wrong")
-        state = row["weights"] if wrong else _short_state(row)
-        colour = "red" if wrong else {"installed": "green"}.get(state, "dim")
-        table.add_row(
-            *(row["bundle"], row["version"], row["finds"], _short_licence(row["licence"])),
-            row["commercial_use"],
-            "yes" if row["runs_here"] else "[yellow]no[/]",
-            f"[{colour}]{state}[/]",
-        )
-    console = Console()
+        state = _short_state(row)
+        colour = {"installed": "green", "can't run here": "yellow"}.get(state, "dim")
+        colour = "red" if state.startswith("wrong") else colour
+        cells = {
+            **{name: str(row[name]) for name in ("bundle", "version", "finds")},
+            "licence": _short_licence(row["licence"]),
+            "commerce": row["commercial_use"],
+            "state": f"[{colour}]{state}[/]",
+        }
+        table.add_row(*(cells[name] for name in names if wide or name not in WIDE_ONLY))
     console.print(table)
+    for row in rows:
+        if row["state"] == LACKING:
+            console.print(f"[yellow]{row['bundle']}[/]: {LACKING}: {row['brought_by']}")
     for row in rows:
         if not row["runs_here"]:
             console.print(f"[yellow]{row['bundle']}[/] can't run here. {row['why_not']}")
 
 
-def print_details(known: Known) -> None:
-    """One bundle, from what it is for to its codes."""
+def print_details(known: Known, said: dict[str, Any]) -> None:
+    """One bundle, from what it is for to its codes; `said`: its `details`."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    card, said = known.card, facts(known)
+    card = known.card
     console = Console(highlight=False)
     console.print(f"[bold]{card.title}[/] ({card.name} {card.version}, {card.manufacturer})")
-    console.print(f"\n[bold]Intended use[/] {escape(card.intended_use)}")
+    console.print(f"\n[bold]Intended use:[/] {escape(card.intended_use)}")
     for limit in card.limits:
-        console.print(f"[yellow]limit[/] {escape(limit)}")
-    console.print(f"\n[bold]Accepts[/] {card.accepts.describe()}")
-    console.print(f"[bold]Licence[/] {card.licence} ({COMMERCIAL_USE[card.commercial_use]})")
-    console.print(f"[bold]Runs here[/] {'yes' if said['runs_here'] else 'no. ' + said['why_not']}")
-    console.print(f"[bold]State[/] {known.state}")
-    console.print(f"[bold]Origin[/] {escape(card.origin)}")
-    pinned = f", sha256 {card.weights_sha256}" if card.weights_sha256 else ""
-    weights = f"{card.weights_file.name}{pinned} ({HASH_STATES[known.hash_state]})"
-    console.print(f"[bold]Weights[/] {weights}", soft_wrap=True)
+        console.print(f"[yellow]Limit:[/] {escape(limit)}")
+    console.print(f"\n[bold]Accepts:[/] {card.accepts.describe()}")
+    console.print(f"[bold]Licence:[/] {card.licence} ({COMMERCIAL_USE[card.commercial_use]})")
+    hindered = f"no. {said['why_not']}" if said["why_not"] else RUNS
+    console.print(f"[bold]Runs here:[/] {hindered}")
+    brought = f": {said['brought_by']}" if said["brought_by"] else ""
+    console.print(f"[bold]State:[/] {said['state']}{brought}", soft_wrap=True)
+    console.print(f"[bold]Origin:[/] {escape(card.origin)}")
+    console.print(f"[bold]Weights:[/] {_weights(known, said)}", soft_wrap=True)
     for file in _published(card):
         at = f" ({file.url})" if file.url else ""
         hashed = f"{file.path}, {file.hash_type} {file.hash_val}{at}"
-        console.print(f"[bold]Published[/] {hashed}", soft_wrap=True)
+        console.print(f"[bold]Published:[/] {hashed}", soft_wrap=True)
     table = Table("number", "segment", "code")
     for segment in card.segments:
         side = f", {segment.laterality.meaning}" if segment.laterality else ""
@@ -167,8 +186,27 @@ def _short_licence(licence: str) -> str:
     return re.split(r"[;(,]", licence.removeprefix("Weights: "))[0].strip()
 
 
+def _state(state: State, weights: str) -> str:
+    """Of the bundle and of its weights, in one word or three."""
+    return LACKING if state != "not installed" and weights == "not here" else state
+
+
 def _short_state(row: dict[str, Any]) -> str:
-    return "not here" if row["weights"] == "not here" else str(row["state"])
+    if row["weights"].startswith("wrong"):
+        return str(row["weights"])
+    return str(row["state"]) if row["runs_here"] else "can't run here"
+
+
+def _weights(known: Known, said: dict[str, Any]) -> str:
+    """Which are right, whether they are here, and who says so."""
+    card = known.card
+    # Those of a tuned bundle may be here, and only the ones that they complete not.
+    absent = said["state"] == LACKING and not card.weights_file.is_file()
+    text = f"{card.weights_file.name}{', not here' if absent else ''}"
+    if card.weights_sha256:
+        text += f", sha256 {'must be ' if absent else ''}{card.weights_sha256}"
+    completed = f", completes those of {card.base.bundle}" if card.base else ""
+    return f"{text} ({HASH_STATES[known.hash_state]}){completed}"
 
 
 def _published(card: Card) -> tuple[Any, ...]:

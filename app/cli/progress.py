@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -80,9 +81,25 @@ def counted(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@dataclass(frozen=True)
+class Downloading:
+    """Where a download tells how it goes.
+
+    Attributes
+    ----------
+    told : callable
+        Takes a file's name, its bytes that are here, and of how many (None: not known).
+    waits : callable
+        Takes why a try failed and when the next one comes.
+    """
+
+    told: Callable[[str, int, int | None], None]
+    waits: Callable[[str], None]
+
+
 @contextmanager
-def downloaded(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Yield a function that takes a file's name, its bytes that are here, and of how many.
+def downloaded(quiet: bool) -> Iterator[Downloading]:
+    """Yield what shows a download: a bar a file, and a line before each new try.
 
     Parameters
     ----------
@@ -116,7 +133,10 @@ def downloaded(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
                 tasks[name] = bar.add_task(name, total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        yield tell
+        def wait(why: str) -> None:
+            bar.console.print(why, style="dim", highlight=False, soft_wrap=True)
+
+        yield Downloading(tell, (lambda why: None) if quiet else wait)
 
 
 @contextmanager

@@ -71,11 +71,9 @@ class WeightsNotFetched(WeightsMissing):
     code = "RL-1001"
 
     def __init__(self, bundle: str) -> None:
-        ModelRefusal.__init__(
-            self,
-            f"bundle '{bundle}': its weights are not here yet. "
-            f"`radloop bundles fetch {bundle}` downloads them once.",
-        )
+        self.remedy = f"`radloop bundles fetch {bundle}`"
+        why = f"bundle '{bundle}': its weights are not here yet."
+        ModelRefusal.__init__(self, f"{why} {self.remedy} downloads them once.")
 
 
 class WeightsNotImported(WeightsNotFetched):
@@ -84,13 +82,12 @@ class WeightsNotImported(WeightsNotFetched):
     code = "RL-1901"
 
     def __init__(self, bundle: str) -> None:
-        ModelRefusal.__init__(
-            self,
-            f"bundle '{bundle}': its weights are not here: they don't come with radloop. "
-            f"`radloop bundles fetch {bundle}` downloads them; or bring the file that "
-            f"`radloop bundles show {bundle}` names and "
-            f"`radloop bundles import-weights {bundle} FILE`.",
-        )
+        fetch = f"`radloop bundles fetch {bundle}`"
+        bring = f"`radloop bundles import-weights {bundle} FILE`"
+        self.remedy = f"{fetch} or {bring}"
+        text = f"bundle '{bundle}': its weights don't come with radloop and are not here. {fetch} "
+        text += f"gets them; or bring the file that `radloop bundles show {bundle}` names: {bring}."
+        ModelRefusal.__init__(self, text)
 
 
 class WeightsUnpinned(ModelRefusal):
@@ -115,15 +112,16 @@ class BundlesMissing(ModelRefusal):
 
 
 class BundleUnknown(ModelRefusal):
-    """No bundle of that name is installed."""
+    """No bundle of that name is installed, or in the zoo either where that counts."""
 
     code = "RL-0408"
 
-    def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__(
-            f"bundle '{name}' is not installed; there are: {', '.join(known) or 'none'}. "
-            "`radloop bundles list` shows them."
+    def __init__(self, name: str, known: list[str], among: str = "installed") -> None:
+        what = "bundle" if among == "known" else "installed bundle"
+        there = (
+            f"{among}: {', '.join(known) or 'none'}. `radloop bundles list` shows what there is."
         )
+        super().__init__(f"no {what} is called '{name}'; {there}")
 
 
 @dataclass(frozen=True)

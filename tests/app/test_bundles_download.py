@@ -78,7 +78,10 @@ def test_a_cut_connection_is_gone_on_from_where_it_was_cut(publisher, wanted):
 def test_tries_are_bounded_and_what_came_is_kept_for_the_next_command(publisher, wanted):
     publisher.files["/w.pt"].cut = [10_000] * ATTEMPTS
 
-    with pytest.raises(SourceUnreachable, match=rf"\(tried {ATTEMPTS} times\)"):
+    kept = 10_000 * ATTEMPTS
+    with pytest.raises(
+        SourceUnreachable, match=rf"\(tried {ATTEMPTS} times\)\. What has arrived \({kept} bytes\)"
+    ):
         bring(wanted)
     assert names(wanted.file.parent) == ["w.pt.part", "w.pt.part.json"]
     bring(wanted)
@@ -204,8 +207,16 @@ def test_an_answer_that_stays_is_asked_for_once(publisher, wanted, status):
 
 def test_nobody_there_is_one_sentence(wanted):
     gone = replace(wanted, url="http://127.0.0.1:9/w.pt")
-    with pytest.raises(SourceUnreachable, match=r"--mirror.*radloop bundles import"):
-        bring(gone)
+    said: list[str] = []
+    with (
+        client() as http,
+        pytest.raises(SourceUnreachable, match=r"Nothing has.*--mirror.*radloop bundles import"),
+    ):
+        download(gone, http, pause=NOW, waits=said.append)
+    assert [text.rpartition(": ")[2] for text in said] == [
+        f"try {n} of {ATTEMPTS} in 0 s" for n in range(2, ATTEMPTS + 1)
+    ]
+    assert all("ConnectError" in text for text in said)
 
 
 def test_the_pause_grows_and_obeys_the_server_within_bounds():

