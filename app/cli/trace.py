@@ -21,7 +21,6 @@ def trace(
         typer.Argument(
             help="SEG, SR, RTSTRUCT, key image, PDF or result.json.",
             show_default=False,
-            exists=True,
             dir_okay=False,
         ),
     ],
