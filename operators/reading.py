@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from operators.job import Code, ModelIdentity, Segment, Volume
+
+Activation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,23 @@ class OutputClass:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """At which score a class counts, and how that was measured.
+    """At which score one class counts, and how that was measured.
 
     Without one no confidence is shown: a network's score is no probability.
+
+    Attributes
+    ----------
+    class_name : str
+        Name of the class whose score it is about; of others it says nothing.
+    threshold : float
+        That class is said from this score on, 0 to 1.
+    sensitivity, specificity : float
+        Of that class at that threshold, 0 to 1.
+    data, n : str, int
+        On what that was measured, and how many cases.
     """
 
+    class_name: str
     threshold: float
     sensitivity: float
     specificity: float
@@ -90,6 +105,9 @@ class Reading:
         Which of the two it is; a detector may find nothing.
     operating_point : OperatingPoint or None
         None: scores are no confidence.
+    activation : str or None
+        How a classifier's scores came about: ``softmax`` chooses one class of several,
+        ``sigmoid`` judges each by itself; None of a detector.
     """
 
     volume: Volume
@@ -99,6 +117,28 @@ class Reading:
     boxes: tuple[Box, ...] = ()
     detector: bool = False
     operating_point: OperatingPoint | None = None
+    activation: Activation | None = None
+
+    @property
+    def point_class(self) -> int | None:
+        """Index of the class that the operating point is about; None without one."""
+        if self.operating_point is None:
+            return None
+        return [kind.name for kind in self.classes].index(self.operating_point.class_name)
+
+    def said_class(self, scores: ClassScores) -> int | None:
+        """Index of the class that may be said of an image; None: none.
+
+        The operating point decides about its own class, and no other class is said then.
+        Without one, the largest of a softmax is said, since one of its classes must be. Of
+        a sigmoid nothing is: the largest of independent scores may be as small as any.
+        """
+        if self.operating_point is not None and self.point_class is not None:
+            reached = scores.scores[self.point_class] >= self.operating_point.threshold
+            return self.point_class if reached else None
+        if self.activation == "softmax" and len(scores.scores) > 1:
+            return max(range(len(scores.scores)), key=scores.scores.__getitem__)
+        return None
 
     @property
     def segments(self) -> tuple[Segment, ...]:

@@ -40,6 +40,14 @@ class Mean(torch.nn.Module):
         return torch.stack([torch.zeros_like(mean), (mean - self.cut) / 10], dim=1)
 
 
+class Findings(Mean):
+    """Three logits from the mean value, each one lower than that before."""
+
+    def forward(self, image):
+        mean = image.flatten(1).mean(dim=1)
+        return torch.stack([(mean - self.cut) / 10 - n for n in range(3)], dim=1)
+
+
 class OneBox:
     """A box round everything above the cut, with the highest value as score."""
 
@@ -300,6 +308,25 @@ def classifier(folder: Path, *, by_slice: bool = False, **run: Any) -> Path:
             "output": "classes",
             "input": "slices" if by_slice else "volume",
             "classes": classes,
+            **run,
+        },
+        scripts=SCRIPTS,
+    )
+
+
+def findings(folder: Path, **run: Any) -> Path:
+    """Three findings, each with a sigmoid of its own: (mean - CLASS_CUT) / 10 - 0, 1, 2."""
+    import torch
+
+    network = {"_target_": "scripts.parts.Findings", "cut": CLASS_CUT}
+    names = ("pneumothorax", "effusion", "nodule")
+    return write(
+        folder,
+        config(network, SIMPLE, list(LOAD), [SIGMOID, HALF]),
+        {"cut": torch.tensor(CLASS_CUT)},
+        run={
+            "output": "classes",
+            "classes": [{"name": n, "label": n.capitalize(), "code": NODULE} for n in names],
             **run,
         },
         scripts=SCRIPTS,

@@ -156,8 +156,12 @@ def _print_reading(console: Any, entry: dict[str, Any]) -> None:
         table.add_column(column)
     for said in entry["classes"]:
         where = "volume" if said["slice"] is None else f"slice {said['slice']}"
-        label = said["label"] or "none"
-        table.add_row(label, where, f"{max(said['scores'].values()):.3f}", said["severity"])
+        scores = said["scores"]
+        if said["name"] is None:  # then none stands out: all are shown
+            number = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+        else:
+            number = f"{scores[said['name']]:.3f}"
+        table.add_row(said["label"] or "no class said", where, number, said["severity"])
     for box in entry["boxes"]:
         where = "LPS mm " + ", ".join(f"{value:.1f}" for value in box["centre_lps_mm"])
         table.add_row(box["label"], where, f"{box['score']:.3f}", box["severity"])

@@ -124,7 +124,7 @@ def box_outline(box: Box, volume: Volume) -> Outline:
 
 def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
     for scores in reading.scores:
-        said = said_class(reading, scores)
+        said = reading.said_class(scores)
         if said is not None and (code := reading.classes[said].code) is not None:
             yield sr.CodeContentItem(codes.DCM.Finding, coded(code), _CONTAINS)
         yield sr.TextContentItem(COMMENT, _class_text(reading, scores), _CONTAINS)
@@ -139,32 +139,39 @@ def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
         yield sr.TextContentItem(COMMENT, text, _CONTAINS)
 
 
-def said_class(reading: Reading, scores: ClassScores) -> int | None:
-    """The class with the highest score; a single class only from its threshold (0.5) on."""
-    if len(scores.scores) > 1:
-        return int(np.argmax(scores.scores))
-    point = reading.operating_point
-    return 0 if scores.scores[0] >= (point.threshold if point else 0.5) else None
-
-
 def _class_text(reading: Reading, scores: ClassScores) -> str:
-    said = said_class(reading, scores)
     where = "Whole volume" if scores.k is None else f"Slice {scores.k + 1}"
-    if said is None:
-        return f"{where}: not {reading.classes[0].label}; {_score(reading, scores.scores[0])}"
-    return f"{where}: {reading.classes[said].label}; {_score(reading, scores.scores[said])}"
+    said = reading.said_class(scores)
+    index = reading.point_class if said is None else said
+    if index is None:
+        listed = ", ".join(
+            f"{kind.label} {score:.3f}"
+            for kind, score in zip(reading.classes, scores.scores, strict=True)
+        )
+        return (
+            f"{where}: no class is said, since the card has no operating point; "
+            f"network scores, no probabilities: {listed}."
+        )
+    said_of_it = (
+        reading.classes[index].label
+        if said is not None
+        else (f"not {reading.classes[index].label}")
+    )
+    return f"{where}: {said_of_it}; {_score(reading, index, scores.scores[index])}"
 
 
 def _box_text(reading: Reading, box: Box, number: int) -> str:
     sides = " x ".join(f"{np.linalg.norm(edge):.1f}" for edge in box.edges_lps_mm)
     label = reading.classes[box.class_index].label
-    return f"Box {number}: {label}, {sides} mm; {_score(reading, box.score)}"
+    return f"Box {number}: {label}, {sides} mm; {_score(reading, box.class_index, box.score)}"
 
 
-def _score(reading: Reading, score: float) -> str:
+def _score(reading: Reading, class_index: int, score: float) -> str:
+    """A score in words; the operating point speaks of its own class only."""
     point = reading.operating_point
-    if point is None:
-        return f"network score {score:.3f}, no probability: its card has no operating point."
+    if point is None or class_index != reading.point_class:
+        whose = "its card has" if point is None else "its class has"
+        return f"network score {score:.3f}, no probability: {whose} no operating point."
     return (
         f"score {score:.3f}; at {point.threshold:g} sensitivity {point.sensitivity:.2f}, "
         f"specificity {point.specificity:.2f} ({point.data}, n = {point.n})."

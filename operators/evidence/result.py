@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from operators.evidence.reading_sr import said_class
 from operators.findings.class_severity import class_severity
 from operators.job import Report, Segmentation, StudyJob, Volume
 from operators.reading import Reading
@@ -90,8 +89,7 @@ def _image(volume: Volume) -> dict[str, Any] | None:
 
 
 def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
-    """Scores are the network's own: `confidence` stays null without an operating point."""
-    confident = reading.operating_point is not None
+    """Scores are the network's own: `confidence` is null but for the operating point's class."""
     return {
         **_source(reading),
         "classes": [
@@ -103,18 +101,20 @@ def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
                     kind.name: score
                     for kind, score in zip(reading.classes, scores.scores, strict=True)
                 },
-                "confidence": max(scores.scores) if confident else None,
+                "confidence": None
+                if said is None
+                else _confidence(reading, said, scores.scores[said]),
                 "severity": class_severity(reading, scores),
             }
             for scores in reading.scores
-            for said in [said_class(reading, scores)]
+            for said in [reading.said_class(scores)]
         ],
         "boxes": [
             {
                 "label": reading.classes[box.class_index].label,
                 "name": reading.classes[box.class_index].name,
                 "score": box.score,
-                "confidence": box.score if confident else None,
+                "confidence": _confidence(reading, box.class_index, box.score),
                 "centre_lps_mm": list(box.centre_lps_mm),
                 "edges_lps_mm": [list(edge) for edge in box.edges_lps_mm],
                 "severity": "NOT_ASSESSED",
@@ -124,6 +124,10 @@ def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
         "detector": reading.detector,
         "evidence": _evidence(reading, job),
     }
+
+
+def _confidence(reading: Reading, class_index: int, score: float) -> float | None:
+    return score if class_index == reading.point_class else None
 
 
 def _source(about: Segmentation | Reading) -> dict[str, Any]:

@@ -45,13 +45,13 @@ def class_severity(reading: Reading, scores: ClassScores) -> Severity:
     Returns
     -------
     Severity
-        NOT_ASSESSED without an operating point, below it, where several classes share it
-        (it does not say for which it was measured), or where the code has no grade.
+        NOT_ASSESSED without an operating point, below it, of another class than the one
+        that it was measured for, or where the code has no grade.
     """
-    point = reading.operating_point
-    if point is None or len(reading.classes) != 1 or scores.scores[0] < point.threshold:
+    said = reading.said_class(scores)
+    if said is None or said != reading.point_class:
         return "NOT_ASSESSED"
-    code = reading.classes[0].code
+    code = reading.classes[said].code
     modality = str(reading.volume.headers[0].get("Modality", ""))
     if code is None or code.scheme != "SCT":
         return "NOT_ASSESSED"

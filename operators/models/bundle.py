@@ -29,7 +29,13 @@ from operators.models.card import Card
 from operators.models.champion import Weights
 from operators.models.config_steps import Argmax
 from operators.models.feed import RAS_FROM_LPS, feed
-from operators.models.heads import HeadUnfit, boxes_in_patient, class_scores, detector_output
+from operators.models.heads import (
+    HeadUnfit,
+    activation_of,
+    boxes_in_patient,
+    class_scores,
+    detector_output,
+)
 from operators.models.inference_config import PackageMissing, read_inference
 from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid, unpacked
 from operators.models.run_block import Input, Output
@@ -357,17 +363,19 @@ class LoadedBundle:
     def _classified(self, volume: Volume, items: Iterable[dict[str, Any]]) -> Reading:
         card = self.card
         whole = card.run.input is not Input.SLICES
+        activation = activation_of(self._inference.activation, card.run)
         scores = []
         for k, item in enumerate(items):
             _, raw = self._scores(item)
             place = None if whole else k
-            scores.append(class_scores(raw, self._inference.activation, card.run, place))
+            scores.append(class_scores(raw, activation, card.run, place))
         return Reading(
             volume=volume,
             classes=card.run.classes,
             model=self.identity,
             scores=tuple(scores),
             operating_point=card.run.operating_point,
+            activation=activation,
         )
 
     def _detected(self, volume: Volume, items: Iterable[dict[str, Any]]) -> Reading:

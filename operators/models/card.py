@@ -431,6 +431,14 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
     segments = tuple(_segment(entry) for entry in content["segments"])
     if len({segment.number for segment in segments}) != len(segments):
         raise CardInvalid(file, "$.segments", "a number stands twice")
+    run = read_run(content.get("run"))
+    named = [kind.name for kind in run.classes]
+    if len(set(named)) != len(named):
+        raise CardInvalid(file, "$.run.classes", "a name stands twice")
+    point = run.operating_point
+    if point is not None and point.class_name not in named:
+        why = f"'{point.class_name}' is none of the classes ({', '.join(named) or 'none named'})"
+        raise CardInvalid(file, "$.run.operating_point.class", why)
     weights = content["weights"]
     weights_file = (folder / weights["file"]).resolve()
     if not weights_file.is_relative_to(folder.resolve()):
@@ -454,7 +462,7 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
         published=_published(content.get("published")),
         prompted=content.get("prompted", False),
         package=WeightsPackage(**weights["package"]) if "package" in weights else None,
-        run=read_run(content.get("run")),
+        run=run,
         base=WeightsBase(**weights["base"]) if "base" in weights else None,
         outputs=tuple(content.get("outputs", ())),
     )

@@ -12,14 +12,30 @@ from typing import Any
 import numpy as np
 
 from operators.models.run_block import Run
-from operators.reading import Box, ClassScores
+from operators.reading import Activation, Box, ClassScores
 
 
 class HeadUnfit(ValueError):
     """The network does not answer as its card says; the caller names the bundle."""
 
 
-def class_scores(raw: Any, activation: str, run: Run, k: int | None) -> ClassScores:
+def activation_of(said: str, run: Run) -> Activation:
+    """What makes scores of a classifier's outputs.
+
+    Parameters
+    ----------
+    said : str
+        By the config: ``softmax``, ``sigmoid``; "" where it takes only the largest: softmax,
+        or, of a single class, sigmoid.
+    run : Run
+        Its classes.
+    """
+    if said == "sigmoid" or (not said and len(run.classes) == 1):
+        return "sigmoid"
+    return "softmax"
+
+
+def class_scores(raw: Any, activation: Activation, run: Run, k: int | None) -> ClassScores:
     """Scores of one image.
 
     Parameters
@@ -27,8 +43,7 @@ def class_scores(raw: Any, activation: str, run: Run, k: int | None) -> ClassSco
     raw : torch.Tensor, shape (1, classes) or (classes,)
         What the network gave.
     activation : str
-        ``softmax``, ``sigmoid``; "" where the config takes only the largest: softmax,
-        or, of a single class, sigmoid.
+        As `activation_of` gives it.
     run : Run
         Its classes, in the network's order.
     k : int or None
@@ -44,7 +59,7 @@ def class_scores(raw: Any, activation: str, run: Run, k: int | None) -> ClassSco
         raise HeadUnfit(f"{len(values)} outputs, {len(run.classes)} classes on its card")
     if not np.isfinite(values).all():
         raise HeadUnfit("an output is no number")
-    if activation == "sigmoid" or (not activation and len(values) == 1):
+    if activation == "sigmoid":
         scores = 1.0 / (1.0 + np.exp(-values))
     else:
         scores = np.exp(values - values.max())

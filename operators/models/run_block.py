@@ -171,10 +171,17 @@ def read_run(block: Mapping[str, Any] | None) -> Run:
             for entry in block.get("classes", ())
         ),
         min_score=block.get("min_score", 0.0),
-        operating_point=None if point is None else OperatingPoint(**point),
+        operating_point=None if point is None else _operating_point(point),
         result=block.get("result", "pred"),
         switches=tuple(block.get("set", {}).items()),
         unfit=block.get("unfit", ""),
+    )
+
+
+def _operating_point(point: Mapping[str, Any]) -> OperatingPoint:
+    return OperatingPoint(
+        class_name=point["class"],
+        **{name: value for name, value in point.items() if name != "class"},
     )
 
 

@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from app.graph import analyse
 from operators.evidence.result import write_result
-from operators.models.card import load_cards
+from operators.models.card import CardInvalid, load_card, load_cards
 from operators.models.warm import WarmModels
 from tests import shapes
 from tests.series import centred_grid, oblique, write_ct_series
@@ -23,6 +23,7 @@ from tests.validators import (
     segments_by_dcmqi,
 )
 
+POINT = {"threshold": 0.6, "sensitivity": 0.9, "specificity": 0.8, "data": "a set", "n": 99}
 SHAPE_ZYX = (10, 26, 22)
 AFFINE = centred_grid(SHAPE_ZYX, (2.5, 0.8, 1.3), oblique(23, -14))
 
@@ -120,8 +121,7 @@ def test_a_detector_that_finds_nothing_reports_so(tmp_path, models):
 @pytest.mark.parametrize("measured", [False, True])
 def test_a_class_has_a_confidence_only_from_a_measured_operating_point(tmp_path, models, measured):
     series(tmp_path, np.full(SHAPE_ZYX, 70, np.int16))
-    point = {"threshold": 0.6, "sensitivity": 0.9, "specificity": 0.8, "data": "a set", "n": 99}
-    extra = {"operating_point": point} if measured else {}
+    extra = {"operating_point": {**POINT, "class": "dense"}} if measured else {}
 
     done, result = run(models(shapes.classifier, **extra), tmp_path)
 
@@ -132,6 +132,84 @@ def test_a_class_has_a_confidence_only_from_a_measured_operating_point(tmp_path,
     assert said["confidence"] == (pytest.approx(expected, rel=1e-4) if measured else None)
     assert not pixelmed_sr_errors(done.evidence[0].path)
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+
+
+def remarks(report: Path) -> tuple[list[str], list[str]]:
+    """Texts of an SR's Qualitative Evaluations, and the values of its codes."""
+    (content,) = [
+        item
+        for item in dcmread(report).ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Qualitative Evaluations"
+    ]
+    items = content.ContentSequence
+    return (
+        [item.TextValue for item in items if item.ValueType == "TEXT"],
+        [i.ConceptCodeSequence[0].CodeMeaning for i in items if i.ValueType == "CODE"],
+    )
+
+
+def test_of_independent_findings_none_is_said_without_an_operating_point(tmp_path, models):
+    """At a mean 40 HU below the cut every score is below 0.02: the largest means nothing."""
+    series(tmp_path, np.full(SHAPE_ZYX, 10, np.int16))
+
+    done, result = run(models(shapes.findings), tmp_path)
+
+    (said,) = result["readings"][0]["classes"]
+    assert (said["name"], said["label"], said["confidence"]) == (None, None, None)
+    logits = dict(zip(("pneumothorax", "effusion", "nodule"), (-4, -5, -6), strict=True))
+    assert said["scores"] == {
+        name: pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4) for name, logit in logits.items()
+    }
+    texts, codes = remarks(done.evidence[0].path)
+    assert not codes
+    assert texts[0] == (
+        "Whole volume: no class is said, since the card has no operating point; network scores, "
+        "no probabilities: Pneumothorax 0.018, Effusion 0.007, Nodule 0.002."
+    )
+    assert not pixelmed_sr_errors(done.evidence[0].path)
+
+
+@pytest.mark.parametrize(("hu", "reached"), [(70, True), (50, False)])
+def test_an_operating_point_speaks_of_its_own_finding_only(tmp_path, models, hu, reached):
+    """Effusion's logit is (hu - 50) / 10 - 1; pneumothorax' score is always the larger one."""
+    series(tmp_path, np.full(SHAPE_ZYX, hu, np.int16))
+    point = {**POINT, "class": "effusion"}
+
+    done, result = run(models(shapes.findings, operating_point=point), tmp_path)
+
+    (said,) = result["readings"][0]["classes"]
+    score = 1 / (1 + np.exp(-((hu - 50) / 10 - 1)))
+    assert said["name"] == ("effusion" if reached else None)
+    assert said["confidence"] == (pytest.approx(score, rel=1e-4) if reached else None)
+    texts, codes = remarks(done.evidence[0].path)
+    assert codes == (["Nodule"] if reached else [])  # the code that the phantom's card gives
+    start = "Effusion" if reached else "not Effusion"
+    assert texts[0].startswith(f"Whole volume: {start}; score {score:.3f}; at 0.6 sensitivity 0.90")
+
+
+def test_the_threshold_of_an_operating_point_counts_where_another_class_is_larger(tmp_path, models):
+    """Dense has 0.45, light 0.55; dense was measured at 0.3."""
+    series(tmp_path, np.full(SHAPE_ZYX, 48, np.int16))
+    point = {**POINT, "class": "dense", "threshold": 0.3}
+
+    done, result = run(models(shapes.classifier, operating_point=point), tmp_path)
+
+    (said,) = result["readings"][0]["classes"]
+    assert said["name"] == "dense"
+    assert said["confidence"] == said["scores"]["dense"] == pytest.approx(0.45017, rel=1e-4)
+    assert remarks(done.evidence[0].path)[0][0].startswith("Whole volume: Dense; score 0.450; at ")
+
+
+@pytest.mark.parametrize(
+    ("point", "why"),
+    [
+        (POINT, "'class' is a required property"),
+        ({**POINT, "class": "heavy"}, r"'heavy' is none of the classes \(light, dense\)"),
+    ],
+)
+def test_an_operating_point_that_names_no_class_of_its_card_is_refused(tmp_path, point, why):
+    with pytest.raises(CardInvalid, match=why):
+        load_card(shapes.classifier(tmp_path / "bundle", operating_point=point))
 
 
 def test_two_series_of_one_study_are_two_channels(tmp_path, models, noise):
