@@ -76,7 +76,7 @@ class ChannelRule:
         Words of SeriesDescription or ProtocolName, case folded; the whole word counts
         (``t1`` is in "AX T1 POST", not in "T1C"). Empty: not asked.
     contrast : bool or None
-        Whether ContrastBolusAgent has a value.
+        With contrast medium or without, by ContrastBolusAgent and description together.
     numbers : tuple of (str, Range)
         Keyword of an attribute in ms, and where its value must lie; absent: no match.
     """
