@@ -64,6 +64,22 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class SourceImage:
+    """One image as every viewer knows it; our own order of slices is nobody else's.
+
+    Attributes
+    ----------
+    sop_instance_uid : str
+        SOP Instance UID (0008,0018).
+    instance_number : int or None
+        Instance Number (0020,0013), which viewers show; None where it has none.
+    """
+
+    sop_instance_uid: str
+    instance_number: int | None
+
+
+@dataclass(frozen=True)
 class Box:
     """A box in the patient, its sides along the axes of the grid that the detector saw.
 
@@ -125,6 +141,14 @@ class Reading:
         if self.operating_point is None:
             return None
         return [kind.name for kind in self.classes].index(self.operating_point.class_name)
+
+    def source_image(self, scores: ClassScores) -> SourceImage | None:
+        """Which image some scores are about, by the source's own names; None: all of them."""
+        if scores.k is None:
+            return None
+        header = self.volume.headers[scores.k]
+        number = header.get("InstanceNumber")
+        return SourceImage(str(header.SOPInstanceUID), None if number is None else int(number))
 
     def said_class(self, scores: ClassScores) -> int | None:
         """Index of the class that may be said of an image; None: none.

@@ -155,7 +155,7 @@ def _print_reading(console: Any, entry: dict[str, Any]) -> None:
     for column in ("what", "where", "score (no probability)", "severity"):
         table.add_column(column)
     for said in entry["classes"]:
-        where = "volume" if said["slice"] is None else f"slice {said['slice']}"
+        where = _image_in_words(said)
         scores = said["scores"]
         if said["name"] is None:  # then none stands out: all are shown
             number = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
@@ -172,6 +172,15 @@ def _print_reading(console: Any, entry: dict[str, Any]) -> None:
         console.print(f"[yellow]quality[/] {escape(flag['text'])}")
     for item in entry["evidence"]:
         console.print(f"[green]{item['kind']:<9}[/] {escape(item['path'])}", soft_wrap=True)
+
+
+def _image_in_words(said: dict[str, Any]) -> str:
+    """Which image some scores are about: by its number, else by its UID."""
+    if said["sop_instance_uid"] is None:
+        return "volume"
+    if said["instance_number"] is None:
+        return str(said["sop_instance_uid"])
+    return f"image {said['instance_number']}"
 
 
 def _print_left_out(console: Any, title: str, entries: list[dict[str, str]]) -> None:

@@ -21,6 +21,7 @@ from operators.evidence.seg import coded
 from operators.evidence.sr import (
     COMMENT,
     QUALITATIVE_EVALUATIONS,
+    SOURCE,
     algorithm,
     container,
     document,
@@ -127,7 +128,7 @@ def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
         said = reading.said_class(scores)
         if said is not None and (code := reading.classes[said].code) is not None:
             yield sr.CodeContentItem(codes.DCM.Finding, coded(code), _CONTAINS)
-        yield sr.TextContentItem(COMMENT, _class_text(reading, scores), _CONTAINS)
+        yield _class_remark(reading, scores)
     if reading.detector and not reading.boxes:
         looked_for = ", ".join(kind.label for kind in reading.classes)
         text = f"Looked for and not found: {looked_for}."
@@ -139,8 +140,31 @@ def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
         yield sr.TextContentItem(COMMENT, text, _CONTAINS)
 
 
+def _class_remark(reading: Reading, scores: ClassScores) -> sr.TextContentItem:
+    """What is said of an image, with a reference to it where it is one of several."""
+    remark = sr.TextContentItem(COMMENT, _class_text(reading, scores), _CONTAINS)
+    if scores.k is not None:
+        header = reading.volume.headers[scores.k]
+        image = sr.ImageContentItem(
+            name=SOURCE,
+            referenced_sop_class_uid=str(header.SOPClassUID),
+            referenced_sop_instance_uid=str(header.SOPInstanceUID),
+            relationship_type=sr.RelationshipTypeValues.INFERRED_FROM,
+        )
+        remark.ContentSequence = sr.ContentSequence([image])
+    return remark
+
+
+def _where(reading: Reading, scores: ClassScores) -> str:
+    image = reading.source_image(scores)
+    if image is None:
+        return "Whole volume"
+    numbered = "" if image.instance_number is None else f" {image.instance_number}"
+    return f"Image{numbered} (SOP Instance UID {image.sop_instance_uid})"
+
+
 def _class_text(reading: Reading, scores: ClassScores) -> str:
-    where = "Whole volume" if scores.k is None else f"Slice {scores.k + 1}"
+    where = _where(reading, scores)
     said = reading.said_class(scores)
     index = reading.point_class if said is None else said
     if index is None:

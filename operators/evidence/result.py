@@ -94,7 +94,8 @@ def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
         **_source(reading),
         "classes": [
             {
-                "slice": None if scores.k is None else scores.k + 1,
+                "sop_instance_uid": None if image is None else image.sop_instance_uid,
+                "instance_number": None if image is None else image.instance_number,
                 "label": None if said is None else reading.classes[said].label,
                 "name": None if said is None else reading.classes[said].name,
                 "scores": {
@@ -107,7 +108,7 @@ def _reading(reading: Reading, job: StudyJob) -> dict[str, Any]:
                 "severity": class_severity(reading, scores),
             }
             for scores in reading.scores
-            for said in [reading.said_class(scores)]
+            for said, image in [(reading.said_class(scores), reading.source_image(scores))]
         ],
         "boxes": [
             {

@@ -54,7 +54,7 @@ COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 _VOLUME = sr.CodedConcept("118565006", "SCT", "Volume")
 _MEAN = sr.CodedConcept("373098007", "SCT", "Mean")
 _MILLILITRE = sr.CodedConcept("mL", "UCUM", "milliliter")
-_SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
+SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
 QUALITATIVE_EVALUATIONS = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
 
@@ -314,7 +314,7 @@ def _library_entries(volume: Volume) -> list[bytearray]:
     """An image item for every slice."""
     first = volume.headers[0]
     entry = sr.ImageContentItem(
-        name=_SOURCE,
+        name=SOURCE,
         referenced_sop_class_uid=str(first.SOPClassUID),
         referenced_sop_instance_uid=str(first.SOPInstanceUID),
         relationship_type=sr.RelationshipTypeValues.CONTAINS,

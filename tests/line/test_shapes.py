@@ -200,6 +200,53 @@ def test_the_threshold_of_an_operating_point_counts_where_another_class_is_large
     assert remarks(done.evidence[0].path)[0][0].startswith("Whole volume: Dense; score 0.450; at ")
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_class_of_a_slice_names_the_image_as_its_source_does(tmp_path, models, numbered):
+    """Images are numbered from the head down, as a scanner does; our order begins at the feet."""
+    array = np.zeros(SHAPE_ZYX, np.int16)
+    array[1] = 200
+
+    def edit(header, k):
+        if numbered:
+            header.InstanceNumber = str(len(array) - k)
+        elif "InstanceNumber" in header:
+            del header.InstanceNumber
+
+    folder = tmp_path / "in" / "s"
+    write_ct_series(folder, array, AFFINE, body_part="PHANTOM", series="s", edit=edit)
+
+    done, result = run(models(shapes.classifier, by_slice=True), tmp_path)
+
+    (volume,) = done.volumes
+    (dense,) = [c for c in result["readings"][0]["classes"] if c["name"] == "dense"]
+    uid = next(
+        str(header.SOPInstanceUID)
+        for header in map(dcmread, folder.iterdir())
+        if header.pixel_array.max() == header.pixel_array.min() != 1024
+        and np.rint(header.pixel_array[0, 0] * float(header.RescaleSlope))
+        + float(header.RescaleIntercept)
+        == 200
+    )
+    assert dense["sop_instance_uid"] == uid in volume.source_sop_uids
+    assert dense["instance_number"] == (len(array) - 1 if numbered else None)
+    report = done.evidence[0].path
+    start = f"Image {len(array) - 1} (" if numbered else "Image ("
+    (remark,) = [
+        item
+        for item in next(
+            item
+            for item in dcmread(report).ContentSequence
+            if item.ConceptNameCodeSequence[0].CodeMeaning == "Qualitative Evaluations"
+        ).ContentSequence
+        if item.ValueType == "TEXT" and "Dense" in item.TextValue
+    ]
+    assert remark.TextValue.startswith(f"{start}SOP Instance UID {uid}): Dense; ")
+    (image,) = remark.ContentSequence
+    assert (image.ValueType, image.RelationshipType) == ("IMAGE", "INFERRED FROM")
+    assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == uid
+    assert not pixelmed_sr_errors(report) and not dciodvfy_errors(report)
+
+
 @pytest.mark.parametrize(
     ("point", "why"),
     [
