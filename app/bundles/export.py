@@ -24,7 +24,7 @@ from operators.models.run_block import Output
 from operators.models.runtimes.export import Part, check_format, export_network
 from operators.models.runtimes.interface import RUNTIME_OF, Format, Precision, Serving, Subject
 from operators.models.runtimes.network import whole_network
-from operators.models.runtimes.record import Record
+from operators.models.runtimes.record import MIN_REAL_DICE, Record
 from operators.models.runtimes.refusals import CheckNeeded, NoRuntime, NotExportable
 from operators.study.read import read_drop
 from operators.study.select import select
@@ -168,22 +168,35 @@ def _volumes(card: Card, study: Path) -> tuple[Volume, ...]:
 def _dice_of_labels(
     loaded: LoadedBundle, serving: Serving, volumes: tuple[Volume, ...]
 ) -> dict[str, float]:
-    """Dice by structure, all volumes together, of those that torch finds."""
+    """Dice by structure, all volumes together, of those that either of the two finds.
+
+    Raises
+    ------
+    CheckNeeded
+        Neither finds anything, or a structure is too small in both to be compared: what
+        was not compared may be lost.
+    """
     before = loaded.serving
     ours = [loaded.segment(volume) for volume in volumes]
     loaded.use(serving)
     theirs = [loaded.segment(volume) for volume in volumes]
     loaded.use(before)
-    dice = {}
+    dice, small = {}, []
     for segment in loaded.card.segments:
         pairs = [
             (_mask(a, segment.number), _mask(b, segment.number))
             for a, b in zip(ours, theirs, strict=True)
         ]
-        found = sum(int(a.sum()) for a, _ in pairs)
-        if found >= MIN_VOXELS:
+        found, answered = (sum(int(pair[n].sum()) for pair in pairs) for n in (0, 1))
+        if max(found, answered) >= MIN_VOXELS:
             both = sum(int((a & b).sum()) for a, b in pairs)
-            dice[segment.name] = 2 * both / (found + sum(int(b.sum()) for _, b in pairs))
+            dice[segment.name] = 2 * both / (found + answered)
+        elif found or answered:
+            small.append(f"{segment.name} ({found} voxels)")
+    lowest = min(dice.values(), default=1.0)
+    if small and lowest >= MIN_REAL_DICE:  # else the loss that was measured is the better reason
+        why = f"too small to compare in that study (below {MIN_VOXELS} voxels): {', '.join(small)}"
+        raise CheckNeeded(loaded.card.name, why)
     if not dice:
         raise CheckNeeded(loaded.card.name, "it found nothing in that study")
     return dice

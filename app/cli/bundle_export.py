@@ -95,9 +95,11 @@ def export(
         typer.echo(json.dumps(found, indent=1))
         return
     typer.echo(f"exported: {name} as {format_.value} ({dtype.value}) in {done.folder}")
+    dice = checks.phantom_dice
+    phantom = "nothing found on the phantom" if dice is None else f"Dice on the phantom {dice:.5f}"
     typer.echo(
         f"against torch: largest difference {checks.max_abs_difference:.2g} of {checks.largest:.3g}"
-        f", Dice on the phantom {checks.phantom_dice:.5f}"
+        f", {phantom}"
     )
     for structure, dice in (checks.real or {}).items():
         typer.echo(f"Dice on real images, {structure}: {dice:.4f}")

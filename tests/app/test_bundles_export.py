@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,3 +147,35 @@ def test_fewer_bits_are_compared_on_the_study_that_is_given(tmp_path, study, mon
     except CheckFailed:
         assert compared[0]["random_1"] < 0.98  # random weights: every voxel is a near tie
     assert set(compared[0]) == {"random_1"} and 0.5 < compared[0]["random_1"] <= 1
+
+
+class Answers:
+    """A bundle of three structures whose two runtimes answer with given labels."""
+
+    def __init__(self, torchs: np.ndarray, others: np.ndarray) -> None:
+        self.serving, self._answers = "torch", {"torch": torchs, "other": others}
+        names = ("organ", "lesion", "third")
+        segments = [SimpleNamespace(number=n, name=name) for n, name in enumerate(names, start=1)]
+        self.card = SimpleNamespace(name="three", segments=segments)
+
+    def use(self, runtime: str) -> None:
+        self.serving = runtime
+
+    def segment(self, _volume: object) -> SimpleNamespace:
+        return SimpleNamespace(labels=self._answers[self.serving])
+
+
+def test_what_only_the_other_runtime_finds_has_no_overlap_and_a_small_loss_is_not_passed_over():
+    organ = np.zeros((20, 30, 30), np.uint8)
+    organ[2:8, 5:15, 5:15] = 1
+    lesion, invented = organ.copy(), organ.copy()
+    lesion[12:16, 2:6, 2:7] = 2  # 80 voxels
+    invented[10:18, 12:28, 12:28] = 3
+
+    def dice(torchs, others):
+        return export_module._dice_of_labels(Answers(torchs, others), "other", (None,))
+
+    assert dice(lesion, invented) == {"organ": 1.0, "third": 0.0}
+    with pytest.raises(CheckNeeded, match=r"too small to compare .*: lesion \(80 voxels\)"):
+        dice(lesion, organ)
+    assert dice(organ, organ) == {"organ": 1.0}

@@ -14,7 +14,7 @@ import torch
 
 from operators.models.runtimes import export as export_module
 from operators.models.runtimes import serve as serve_module
-from operators.models.runtimes.export import Part, check_format, export_network
+from operators.models.runtimes.export import Part, check_format, compare, export_network
 from operators.models.runtimes.interface import WHOLE, Serving, Subject
 from operators.models.runtimes.machine import import_package
 from operators.models.runtimes.network import largest_channel, phantom, whole_network
@@ -426,3 +426,25 @@ def test_every_refusal_has_its_own_code():
     kinds = ExportRefusal.__subclasses__()
     assert len({kind.code for kind in kinds}) == len(kinds) == 8
     assert import_package("json").__name__ == "json"
+
+
+class Scaled(torch.nn.Module):
+    """Background 5000 everywhere, and a structure whose small answers may be left out."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(image, 5000.0), self.factor * image], dim=1)
+
+
+def test_a_dead_channel_is_seen_beside_a_large_one_and_nothing_found_is_no_dice():
+    shape = (1, 1, 16, 16, 16)
+    dead = compare([part(Scaled(4.0), (shape, shape))], Serving("x", {WHOLE: Scaled(0.0)}))
+    same = compare([part(Scaled(4.0), (shape, shape))], Serving("x", {WHOLE: Scaled(4.0)}))
+
+    with pytest.raises(CheckFailed, match="of its channel, is 1"):
+        dead.verify("small", "float32")
+    same.verify("small", "float32")
+    assert same.phantom_dice is None and dead.phantom_dice is None
