@@ -20,8 +20,24 @@ _NO_AGENT = frozenset(
     ("none", "no", "n/a", "na", "nil", "-", "without", "no contrast", "not applicable", "0")
 )
 _GIVEN = frozenset(
-    ("contrast", "+c", "c+", "+contrast", "+gd", "gd", "gd+", "ce", "t1c", "t1ce", "t1gd")
-    + ("postcontrast", "postgad", "postgd", "km", "+km")
+    [
+        "contrast",
+        "+contrast",
+        "postcontrast",
+        "+c",
+        "c+",
+        "ce",
+        "t1c",
+        "t1ce",
+        "t1gd",
+        "gd",
+        "gd+",
+        "+gd",
+        "postgad",
+        "postgd",
+        "km",
+        "+km",
+    ]
 )
 _BEFORE = frozenset(("pre", "precontrast", "unenhanced", "native", "noncontrast", "nativ"))
 # Beside a denial: of two phases in one description, or of an unsaid one.
