@@ -13,7 +13,7 @@ from operators.job import Code, Volume
 from operators.reading import ClassScores, OperatingPoint, OutputClass, Reading
 from tests.operators.scene import MODEL
 
-POINT = OperatingPoint(0.7, 0.9, 0.8, "made up", 100)
+POINT = OperatingPoint("kind", 0.7, 0.9, 0.8, "made up", 100)
 
 
 def reading(code: str | None, modality: str, point: OperatingPoint | None = POINT) -> Reading:
@@ -69,8 +69,9 @@ def test_without_a_measured_operating_point_there_is_no_severity() -> None:
     assert class_severity(without, ClassScores(None, (0.99,))) == "NOT_ASSESSED"
 
 
-def test_an_operating_point_that_several_classes_share_grades_none_of_them() -> None:
+def test_an_operating_point_grades_its_own_class_and_no_other() -> None:
     one = reading("36118008", "DX")
-    two = replace(one, classes=(*one.classes, OutputClass("other", "Other")))
+    two = replace(one, classes=(OutputClass("other", "Other"), *one.classes))
 
-    assert class_severity(two, ClassScores(None, (0.99, 0.01))) == "NOT_ASSESSED"
+    assert class_severity(two, ClassScores(None, (0.1, 0.99))) == "CRITICAL"
+    assert class_severity(two, ClassScores(None, (0.99, 0.1))) == "NOT_ASSESSED"

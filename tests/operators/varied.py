@@ -202,10 +202,11 @@ def reading(what: str, folder: Path, data: Path) -> Made:
     volume = made.about.segmentation.volume
     said = Reading(volume, CLASSES, MODEL, detector=what in ("boxes", "no box"))
     if what == "classes":
-        point = OperatingPoint(0.6, 0.9, 0.8, "a set", 99)
+        point = OperatingPoint(CLASSES[0].name, 0.6, 0.9, 0.8, "a set", 99)
         said = replace(said, scores=(ClassScores(None, (0.8, 0.2)),), operating_point=point)
     elif what == "classes by slice":
-        said = replace(said, scores=tuple(ClassScores(k, (0.3, 0.7)) for k in range(len(SHAPE))))
+        scores = tuple(ClassScores(k, (0.3, 0.7)) for k in range(len(SHAPE)))
+        said = replace(said, scores=scores, activation="softmax")
     elif what == "boxes":
         edges = ((6.0, 0.0, 0.0), (0.0, 5.0, 0.0), (0.0, 0.0, 7.5))
         places = ((10.0, -40.0, 70.0), (14.0, -43.0, 75.0))
