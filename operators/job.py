@@ -230,6 +230,8 @@ class Volume:
     channels : tuple of numpy.ndarray
         Further series on the same grid, for a bundle of several channels; `array` is
         the first channel.
+    channel_headers : tuple of tuple of Dataset
+        The source instances of each of `channels`, each in its own order of slices.
     plane : Plane or None
         Set for a 2D image, whose array is one slice of grey levels, 0 to 255.
     """
@@ -245,6 +247,7 @@ class Volume:
     quality: tuple[QualityFlag, ...] = ()
     padding: np.ndarray | None = None
     channels: tuple[np.ndarray, ...] = ()
+    channel_headers: tuple[tuple[Dataset, ...], ...] = ()
     plane: Plane | None = None
 
     @property
@@ -317,7 +320,7 @@ class ModelIdentity:
     runtime : str
         E.g. ``"torch-cpu-float32"``; another runtime gives other UIDs.
     config_sha256 : str
-        Of the bundle's inference config and card, which decide the labels too.
+        Of the bundle's config, card, metadata and scripts, which decide the labels too.
     prompt : tuple of (str, str)
         What a person gave it beside the images, by name; empty where it ran alone.
         A result with a prompt is semi-automatic.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -108,7 +108,7 @@ def identify(
 ) -> Identity:
     """Identity of the object of one kind about one segmentation.
 
-    Equal inputs give equal UIDs; other source instances, another part of the
+    Equal inputs give equal UIDs; other source instances, of any channel, another part of the
     series, other weights, another runtime, another prompt, other segment descriptions,
     another record or another version of radloop give other ones. So one UID never names
     two different contents.
@@ -131,7 +131,7 @@ def identify(
         str(volume.headers[0].StudyInstanceUID),
         volume.series_instance_uid,
         volume.part,
-        hashlib.sha256("\n".join(volume.source_sop_uids).encode()).hexdigest(),
+        hashlib.sha256("\n".join(_all_source_sop_uids(volume)).encode()).hexdigest(),
         model.name,
         model.version,
         model.weights_sha256,
@@ -152,6 +152,11 @@ def identify(
         series_number=_FIRST_SERIES[kind] + _series_number(volume.headers[0]) % 1000,
         series_description=title[:LONG_STRING],
     )
+
+
+def _all_source_sop_uids(volume: Volume) -> tuple[str, ...]:
+    others = (header for headers in volume.channel_headers for header in headers)
+    return (*volume.source_sop_uids, *(str(header.SOPInstanceUID) for header in others))
 
 
 def _series_number(header: Dataset) -> int:
@@ -207,8 +212,8 @@ def _references(volume: Volume) -> Iterator[Dataset]:
         yield reference
 
 
-def encoded_references(volume: Volume) -> list[bytearray]:
-    """An encoded item for every slice, in the order of k: its SOP Class and Instance UID.
+def encoded_references(headers: Iterable[Dataset]) -> list[bytearray]:
+    """An encoded item for every instance, in their order: its SOP Class and Instance UID.
 
     References
     ----------
@@ -217,10 +222,7 @@ def encoded_references(volume: Volume) -> list[bytearray]:
     item = Dataset()
     item.ReferencedSOPClassUID = item.ReferencedSOPInstanceUID = ""
     stencil = Stencil(item, (item, "ReferencedSOPClassUID"), (item, "ReferencedSOPInstanceUID"))
-    return [
-        stencil.fill(str(header.SOPClassUID), sop_instance_uid)
-        for header, sop_instance_uid in zip(volume.headers, volume.source_sop_uids, strict=True)
-    ]
+    return [stencil.fill(str(header.SOPClassUID), str(header.SOPInstanceUID)) for header in headers]
 
 
 def algorithm_parameters(model: ModelIdentity) -> dict[str, str]:

@@ -155,7 +155,7 @@ def _refer_to_sources(dataset: Dataset, volume: Volume) -> None:
     ----------
     DICOM PS3.3 C.12.2 Common Instance Reference, C.8.20.2 Segmentation Image.
     """
-    sources = encoded_references(volume)
+    sources = encoded_references(volume.headers)
     set_sequence(dataset, "SourceImageSequence", sources)
     (series,) = dataset.ReferencedSeriesSequence
     del series.ReferencedInstanceSequence

@@ -177,11 +177,18 @@ def _evidence(report: Report, seg: Identity) -> bytes:
 
 
 def slices_and(volume: Volume, series: Iterable[bytes] = ()) -> bytes:
-    """The encoded evidence item: the slices of a volume, and further series of its study."""
-    slices = _series(volume.series_instance_uid, encoded_references(volume))
+    """The encoded evidence item: the images of a volume, and further series of its study.
+
+    Each channel's series is named: the network saw them all.
+    """
+    slices = _series(volume.series_instance_uid, encoded_references(volume.headers))
+    channels = [
+        _series(str(headers[0].SeriesInstanceUID), encoded_references(headers))
+        for headers in volume.channel_headers
+    ]
     study = Dataset()
     study.StudyInstanceUID = volume.headers[0].StudyInstanceUID
-    set_sequence(study, "ReferencedSeriesSequence", [slices, *series])
+    set_sequence(study, "ReferencedSeriesSequence", [slices, *channels, *series])
     return encode_item(study)
 
 

@@ -100,7 +100,12 @@ def stack_channels(built: Sequence[tuple[Volume, ...]]) -> Volume:
             text += f" It was resampled and covers {covered:.0%} of the grid."
         flags += [QualityFlag("channel", text), *other.quality]
         arrays.append(array)
-    return replace(first, channels=tuple(arrays), quality=tuple(dict.fromkeys(flags)))
+    return replace(
+        first,
+        channels=tuple(arrays),
+        channel_headers=tuple(other.headers for other in others),
+        quality=tuple(dict.fromkeys(flags)),
+    )
 
 
 def on_grid_of(first: Volume, other: Volume) -> tuple[np.ndarray, float]:

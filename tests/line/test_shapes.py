@@ -274,6 +274,34 @@ def test_two_series_of_one_study_are_two_channels(tmp_path, models, noise):
     ]
 
 
+def test_another_second_channel_gives_other_uids_and_the_sr_names_both_series(tmp_path, models):
+    """Two series as second channel, one after the other; the first channel is the same."""
+    late = np.full(SHAPE_ZYX, 100, np.int16)
+    bundle = models(shapes.channels)
+    written = []
+    for name, hu in (("one", 50), ("two", 90)):
+        place = tmp_path / name
+        series(place, late, name="late", SeriesDescription="late")
+        series(place, np.full(SHAPE_ZYX, hu, np.int16), name=name, SeriesDescription="early")
+        done, _ = run(bundle, place)
+        written.append({item.kind: item for item in done.evidence})
+        study = dcmread(written[-1]["SR"].path).CurrentRequestedProcedureEvidenceSequence[0]
+        referenced = {
+            entry.SeriesInstanceUID: {
+                i.ReferencedSOPInstanceUID for i in entry.ReferencedSOPSequence
+            }
+            for entry in study.ReferencedSeriesSequence
+        }
+        for folder in (place / "in" / "late", place / "in" / name):
+            sources = [dcmread(file, stop_before_pixels=True) for file in folder.iterdir()]
+            uids = {source.SOPInstanceUID for source in sources}
+            assert referenced[sources[0].SeriesInstanceUID] == uids
+        assert not dciodvfy_errors(written[-1]["SR"].path)
+
+    for kind in ("SEG", "SR"):
+        assert written[0][kind].sop_instance_uid != written[1][kind].sop_instance_uid
+
+
 @pytest.mark.parametrize(
     ("descriptions", "why"),
     [
