@@ -118,7 +118,7 @@ class Inference:
     checkpoint_key : str
         Under which key a checkpoint holds the network's state.
     sha256 : str
-        Of config and card, which decide the labels.
+        Of all but the weights that decides the labels: see `deciding_sha256`.
     """
 
     network: Any
@@ -227,8 +227,26 @@ def _instantiate(folder: Path, file: Path, config: dict[str, Any], run: Run) -> 
         channel_first=channel_first,
         checkpoint_name=None if named is None else Path(str(named)).name,
         checkpoint_key=next(iter(checkpoint.get("load_dict", {})), "model"),
-        sha256=hashlib.sha256(file.read_bytes() + (folder / "card.yaml").read_bytes()).hexdigest(),
+        sha256=deciding_sha256(folder, file),
     )
+
+
+def deciding_sha256(folder: Path, config: Path) -> str:
+    """Hash of what decides a bundle's answers beside its weights, by names and bytes.
+
+    The config, the card, the metadata (from which an export takes its input), all that is
+    in `scripts`, and Python elsewhere in the bundle, which a config may import too.
+    """
+    own = {*folder.rglob("*.py"), *(folder / "scripts").rglob("*")}
+    named = {config, folder / "card.yaml", folder / "configs" / "metadata.json"}
+    digest = hashlib.sha256()
+    for file in sorted(own | named):
+        # Bytecode comes and goes with a run; it is made from what is hashed.
+        if file.is_file() and "__pycache__" not in file.parts:
+            name = file.relative_to(folder).as_posix()
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
 def _array_types() -> list[Any]:

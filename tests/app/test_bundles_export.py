@@ -104,6 +104,23 @@ def test_other_weights_and_another_config_go_back_to_torch(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("exporters_win")
+@pytest.mark.parametrize("changed", ["scripts/parts.py", "configs/metadata.json"])
+def test_an_export_serves_no_longer_where_scripts_or_metadata_have_changed(tmp_path, changed):
+    folder = write_bundle(tmp_path / "random", spleen_config(), pinned=True)
+    (folder / "scripts").mkdir(exist_ok=True)
+    (folder / "scripts" / "parts.py").write_text("")
+    exports = tmp_path / "exports"
+    done = export_bundle(load_card(folder), None, "onnx", "float32", exports)
+    assert "monai" in done.record.versions
+    assert LoadedBundle(load_card(folder), exports=exports).identity.runtime == done.runtime
+
+    (folder / changed).write_text((folder / changed).read_text() + "\n")
+
+    again = LoadedBundle(load_card(folder), exports=exports)
+    assert again.identity.runtime == "torch-cpu-float32" != done.runtime
+
+
 def test_a_card_says_which_runtimes_it_allows(tmp_path):
     assert read_run(None).runtimes == ALL_RUNTIMES
     folder = write_bundle(tmp_path / "random", spleen_config(), pinned=True)

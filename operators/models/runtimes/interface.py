@@ -49,7 +49,7 @@ class Subject:
     weights_sha256 : str
         Of the weights that are loaded.
     config_sha256 : str
-        Of its inference config and card.
+        Of its inference config, card, metadata and scripts.
     """
 
     bundle: str

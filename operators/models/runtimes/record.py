@@ -120,7 +120,7 @@ class Record:
     cpu : str
         On which processor it was compared.
     versions : mapping of str to str
-        Of torch and of the runtime.
+        Of torch, of monai, whose networks bundles name, and of the runtime.
     parts : tuple of PartRecord
         All parts of the network.
     checks : Checks
@@ -147,7 +147,7 @@ def exports_of(exports: Path, subject: Subject) -> Path:
 
 def runtime_versions(format_: Format) -> dict[str, str]:
     """Versions that the answers of an export depend on."""
-    names = {"torch", RUNTIME_OF[format_]}
+    names = {"torch", "monai", RUNTIME_OF[format_]}
     return {name: package_version(name) or "absent" for name in sorted(names)}
 
 
@@ -202,6 +202,9 @@ def read_usable(folder: Path, subject: Subject, device: str) -> Record:
                 raise ExportUnusable(folder, why)
     if record.device != device:
         raise ExportUnusable(folder, f"was compared on {record.device}, this is {device}")
+    for name in runtime_versions(record.format):
+        if name not in record.versions:
+            raise ExportUnusable(folder, f"does not say with which {name} it was compared")
     for name, version in record.versions.items():
         here = package_version(name)
         if here is None:
