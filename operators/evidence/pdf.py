@@ -87,7 +87,7 @@ def build_pdf(report: Report, counts: np.ndarray, recorded_at: str) -> hd.base.S
     document.EncapsulatedDocumentLength = len(content)
     document.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
     # Frames of one instance are one source.
-    sources = dict.fromkeys(map(bytes, encoded_references(segmentation.volume)))
+    sources = dict.fromkeys(map(bytes, encoded_references(segmentation.volume.headers)))
     set_sequence(document, "SourceInstanceSequence", sources)
     keep_encoded(document)
     return document
