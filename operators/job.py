@@ -360,8 +360,8 @@ class Segmentation:
     model: ModelIdentity
     overlapping: bool = False
 
-    def mask(self, number: int, k: int | slice = slice(None)) -> np.ndarray:
-        """Voxels of one segment, bool: of slice `k` (y, x), or of all (z, y, x)."""
+    def mask(self, number: int, k: int | slice | tuple[slice, ...] = slice(None)) -> np.ndarray:
+        """Voxels of one segment, bool: of slice `k` (y, x), of a box, or of all (z, y, x)."""
         there = self.labels[k]
         if not self.overlapping:
             return there == number
@@ -377,18 +377,11 @@ class Finding:
     segment : Segment
         The structure.
     voxels : int
-        Count; 0 means looked for and not found, then the rest is None.
-    volume_ml : float or None
-        Count times the voxel volume, mL; None for a 2D image.
-    mean : float or None
-        Mean of the source values under the mask, in `unit`; None for a 2D image, whose
-        grey levels are those of a display.
+        Count; 0 means looked for and not found, then nothing is measured.
     unit : Unit
-        Unit of `mean`.
+        Of the source values.
     severity : Severity
         NOT_ASSESSED unless an accepted rule measured it.
-    area_mm2 : float or None
-        For a 2D image whose scale is known where the mask lies.
     measurements : tuple of Measurement
         All numbers, in the order a reader gets them.
     rules : tuple of RuleResult
@@ -397,13 +390,32 @@ class Finding:
 
     segment: Segment
     voxels: int
-    volume_ml: float | None
-    mean: float | None
     unit: Unit
     severity: Severity = "NOT_ASSESSED"
-    area_mm2: float | None = None
     measurements: tuple[Measurement, ...] = ()
     rules: tuple[RuleResult, ...] = ()
+
+    def measured(self, name: str, unit: str | None = None) -> float | None:
+        """Value of one measurement by its machine name; None without it, or in another unit."""
+        for one in self.measurements:
+            if one.name == name and unit in (None, one.unit.value):
+                return one.value
+        return None
+
+    @property
+    def volume_ml(self) -> float | None:
+        """Volume, mL; None for a 2D image."""
+        return self.measured("volume", "mL")
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of a 2D image whose scale is known where the mask lies."""
+        return self.measured("area", "mm2")
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the source values, in `unit`; None for a 2D image."""
+        return self.measured("mean")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
                 "area_mm2": finding.area_mm2,
                 "mean": finding.mean,
                 "severity": finding.severity,
+                "measurements": [asdict(measured) for measured in finding.measurements],
                 "rules": [
                     {**asdict(result), "proposed": result.proposed} for result in finding.rules
                 ],
