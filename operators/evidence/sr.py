@@ -391,7 +391,17 @@ def _groups(
         finding_type=kind,
         finding_sites=[site],
         algorithm_id=algorithm,
-        measurements=[sr.Measurement(AREA, significant(area_mm2), SQUARE_MILLIMETRE)],
+        measurements=[
+            sr.Measurement(AREA, significant(area_mm2), SQUARE_MILLIMETRE),
+            # Without their end points: they may lie in another slice than this outline.
+            *(
+                sr.Measurement(
+                    coded(measured.code), significant(measured.value), codes.UCUM.Millimeter
+                )
+                for measured in finding.measurements
+                if measured.name in ("long_axis", "short_axis")
+            ),
+        ],
     )
     yield from (*volumetric, *planar)
 
