@@ -21,7 +21,7 @@ import yaml
 from operators.errors import ModelRefusal
 from operators.job import Code, EvidenceKind, Segment, Unit
 from operators.models.pin import Pin, read_pin
-from operators.models.run_block import Run, read_run
+from operators.models.run_block import Run, class_problem, read_run
 from operators.study.select import Accepts
 
 SCHEMA_FILE = Path(__file__).with_name("card.schema.json")
@@ -432,13 +432,8 @@ def _card(folder: Path, content: Mapping[str, Any], version: str) -> Card:
     if len({segment.number for segment in segments}) != len(segments):
         raise CardInvalid(file, "$.segments", "a number stands twice")
     run = read_run(content.get("run"))
-    named = [kind.name for kind in run.classes]
-    if len(set(named)) != len(named):
-        raise CardInvalid(file, "$.run.classes", "a name stands twice")
-    point = run.operating_point
-    if point is not None and point.class_name not in named:
-        why = f"'{point.class_name}' is none of the classes ({', '.join(named) or 'none named'})"
-        raise CardInvalid(file, "$.run.operating_point.class", why)
+    if problem := class_problem(run):
+        raise CardInvalid(file, *problem)
     weights = content["weights"]
     weights_file = (folder / weights["file"]).resolve()
     if not weights_file.is_relative_to(folder.resolve()):

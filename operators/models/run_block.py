@@ -185,6 +185,18 @@ def _operating_point(point: Mapping[str, Any]) -> OperatingPoint:
     )
 
 
+def class_problem(run: Run) -> tuple[str, str] | None:
+    """What is wrong with the names of classes: where in the card, and why; None: nothing."""
+    named = [kind.name for kind in run.classes]
+    if len(set(named)) != len(named):
+        return "$.run.classes", "a name stands twice"
+    point = run.operating_point
+    if point is not None and point.class_name not in named:
+        why = f"'{point.class_name}' is none of the classes ({', '.join(named) or 'none named'})"
+        return "$.run.operating_point.class", why
+    return None
+
+
 def _code(entry: Mapping[str, Any]) -> dict[str, str]:
     return {key: entry["code"][key] for key in ("value", "scheme", "meaning")}
 
