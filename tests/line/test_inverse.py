@@ -75,7 +75,7 @@ def test_slabs_give_what_monais_invertd_gives(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     array = (rng.random((30, 50, 44)) * 1500 - 900).astype(np.int16)
     affine = centred_grid(array.shape, (3.0, 1.9, 2.2), oblique(9, 4))
-    monkeypatch.setattr(resample, "SLAB_VOXELS", 4000)  # several slabs even here
+    monkeypatch.setattr(resample, "SLAB_VALUES", 24_000)  # several slabs even here
 
     ours = LoadedBundle(card).segment(volume_of(array, affine)).labels
 
