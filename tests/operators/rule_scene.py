@@ -65,8 +65,6 @@ def report(
     finding = Finding(
         segment=segment,
         voxels=int(labels.sum()),
-        volume_ml=None,
-        mean=None,
         unit=volume.unit,
         measurements=measurements,
     )
