@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 
 from operators.core import Application, CountCondition, Operator
-from operators.findings import operator as door
 from operators.findings.guideline import Acceptance, Rulebook, load_rulebook
 from operators.findings.operator import NO_RULES, Findings
 from operators.job import StudyJob
-from tests.operators.rule_scene import measurement, report
+from tests.operators.rule_scene import report
 
 RULE = "spleen_volume/above_range"
 
@@ -58,20 +56,21 @@ class Line(Application):
     [(None, "NOT_ASSESSED", 0), (False, "NOT_ASSESSED", 1), (True, "LOW", 1)],
 )
 def test_the_operator_judges_by_the_rulebook_that_it_was_given(
-    tmp_path, monkeypatch, accepted: bool | None, severity: str, rules: int
+    tmp_path, accepted: bool | None, severity: str, rules: int
 ) -> None:
-    measured = report("78961009", (measurement("volume", 400.0, "mL"),))
-    # The numbers are this test's; how they are measured is another's.
-    monkeypatch.setattr(door, "measure_job", lambda job: replace(job, reports=(measured,)))
+    labels = np.zeros((60, 60, 60), np.uint8)
+    labels[4:56, 4:55, 5:55] = 1  # 132600 voxels of 3 mm3: 397.8 mL
+    spleen = report("78961009", (), labels=labels).segmentation
     book = load_rulebook()
     if accepted:
         acceptance = Acceptance("Doe^Jane", book.rule(RULE).digest)
         book = load_rulebook(accepted={RULE: acceptance})
     caught: list[StudyJob] = []
 
-    job = StudyJob(tmp_path, tmp_path, "20240506070809")
+    job = StudyJob(tmp_path, tmp_path, "20240506070809", segmentations=(spleen,))
     Line(job, NO_RULES if accepted is None else book, caught).run()
 
     (finding,) = caught[0].reports[0].findings
+    assert finding.volume_ml == pytest.approx(397.8)
     assert finding.severity == severity
     assert len(finding.rules) == rules
