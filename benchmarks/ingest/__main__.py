@@ -29,11 +29,10 @@ START_SECONDS = 30.0
 # Images/s of radloop as a multiple of the peer's, by associations.
 GOALS = {("Orthanc", 1): 0.5, ("Orthanc", 8): 1.3, ("Orthanc", 32): 1.3}
 GOALS |= {("storescp", 8): 1.0, ("storescp", 32): 1.0}
-# Measured apart, on the same two cores: each part alone, and a run without the journal.
-LIMITS = """What limits radloop is its processor time: what an image costs stands in the table, and the senders
-run on the same cores. storescp neither digests nor syncs, and keeps no journal. Before BLAKE3 took
-SHA-256's place, a run without any fsync was no faster, and one association of storescu, which
-proposes 128 contexts, cost 3 ms more; neither was measured again.
+LIMITS = """What limits radloop is its processor time: what an image costs stands in the table, and
+the senders run on the same cores. storescp neither digests nor syncs, and keeps no journal. Before
+BLAKE3 took SHA-256's place, a run without any fsync was no faster, and one association of storescu,
+which proposes 128 contexts, cost 3 ms more; neither was measured again.
 
 """
 
