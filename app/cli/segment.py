@@ -125,7 +125,8 @@ def segment(
     from app.rules import site_rulebook
     from app.settings import load_settings
 
-    rules = site_rulebook(load_settings())
+    settings = load_settings()
+    rules = site_rulebook(settings)
     slices = [text.strip() for text in image or []]
     regions: tuple[Region, ...] = ()
     if not propose:
@@ -146,7 +147,7 @@ def segment(
                 frame=frame,
                 rules=rules,
                 progress=progress,
-                extra=load_settings().extra_evidence,
+                extra=settings.extra_evidence,
             )
     except Nothing as nothing:
         typer.secho(nothing.reason, err=True, fg=typer.colors.RED)

@@ -32,22 +32,16 @@ def serve(
     Example: RADLOOP_ORTHANC_URL=http://127.0.0.1:8042 radloop serve --port 11112
     """
     from app.delivery import from_settings
-    from app.rules import site_rulebook
     from app.serve import Service
     from app.settings import CONFIG_VARIABLE, load_settings
     from app.worker.analysis import AnalysisFactory
-    from operators.models.champion import CHAMPIONS
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     settings = load_settings(**({} if port is None else {"port": port}))
     service = Service(
         settings,
-        factory=AnalysisFactory(
-            settings.state_dir / CHAMPIONS,
-            rules=site_rulebook(settings),
-            extra=settings.extra_evidence,
-        ),
+        factory=AnalysisFactory.of_site(settings),
         destinations=from_settings(settings),
         say=say,
     )

@@ -34,22 +34,16 @@ def worker(
     """
     from app.cli.serve import leave, say
     from app.delivery import from_settings
-    from app.rules import site_rulebook
     from app.settings import CONFIG_VARIABLE, load_settings
     from app.worker.analysis import AnalysisFactory
     from app.workflow.alone import run_alone
-    from operators.models.champion import CHAMPIONS
 
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     settings = load_settings()
     run_alone(
         settings,
-        factory=AnalysisFactory(
-            settings.state_dir / CHAMPIONS,
-            rules=site_rulebook(settings),
-            extra=settings.extra_evidence,
-        ),
+        factory=AnalysisFactory.of_site(settings),
         destinations=from_settings(settings),
         slot=slot,
         say=say,

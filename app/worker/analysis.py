@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from app.worker.messages import Job, Outcome, Request
 
 if TYPE_CHECKING:
+    from app.settings import Settings
     from operators.findings.guideline import Rulebook
     from operators.job import ExtraEvidence, Refused, StudyJob
     from operators.models.warm import WarmModels
@@ -34,6 +35,20 @@ class AnalysisFactory:
     champions: Path | None = None
     rules: Rulebook | None = None
     extra: tuple[ExtraEvidence, ...] = ()
+
+    @classmethod
+    def of_site(cls, settings: Settings) -> Self:
+        """As the site's settings have it.
+
+        Raises
+        ------
+        RulesRefusal
+            See `app.rules.site_rulebook`.
+        """
+        from app.rules import site_rulebook
+        from operators.models.champion import CHAMPIONS
+
+        return cls(settings.state_dir / CHAMPIONS, site_rulebook(settings), settings.extra_evidence)
 
     def __call__(self) -> Job:
         """Load the models; the job that analyses one study with them."""

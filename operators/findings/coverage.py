@@ -7,11 +7,13 @@ tell from the image; so it is said, by name, and no number is changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
+from operators.findings.boxes import Box, bounding_boxes
 from operators.findings.tally import tally
 from operators.job import QualityFlag, Segmentation
 
@@ -61,17 +63,26 @@ def cut_off(segmentation: Segmentation) -> dict[str, list[str]]:
         the segments. Slices are in the order of the volume's.
     """
     volume, counts = segmentation.volume, tally(segmentation)
+    boxes = bounding_boxes(segmentation, counts)
+    slices, rows, columns = segmentation.labels.shape
+    stack = volume.plane is None
+    outside = [_outside(volume.padding, k) for k in range(slices)]
     found: dict[str, list[str]] = {place: [] for place in _PLACES}
-    outside = [_outside(volume.padding, k) for k in range(len(counts))]
     for segment in segmentation.segments:
-        slices = np.flatnonzero(counts[:, segment.number])
-        if not len(slices):
+        if segment.number not in boxes:
             continue
-        last = len(counts) - 1
-        edge = any(_touches(segmentation.mask(segment.number, int(k)), outside[k]) for k in slices)
-        stack = volume.plane is None
+        box = boxes[segment.number]
+        edge = (
+            box[1].start == 0
+            or box[1].stop == rows
+            or box[2].start == 0
+            or box[2].stop == columns
+            or _touches_padding(segmentation, segment.number, box, outside)
+        )
         for place, touches in zip(
-            _PLACES, (stack and slices[0] == 0, stack and slices[-1] == last, edge), strict=True
+            _PLACES,
+            (stack and box[0].start == 0, stack and box[0].stop == slices, edge),
+            strict=True,
         ):
             if touches:
                 found[place].append(segment.label)
@@ -85,6 +96,11 @@ def _outside(padding: np.ndarray | None, k: int) -> np.ndarray | None:
     return np.asarray(binary_dilation(padding[k]))
 
 
-def _touches(mask: np.ndarray, outside: np.ndarray | None) -> bool:
-    border = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
-    return bool(border or (outside is not None and (mask & outside).any()))
+def _touches_padding(
+    segmentation: Segmentation, number: int, box: Box, outside: Sequence[np.ndarray | None]
+) -> bool:
+    inside = ((k, outside[k]) for k in range(box[0].start, box[0].stop))
+    return any(
+        pixels is not None and bool((segmentation.mask(number, k) & pixels).any())
+        for k, pixels in inside
+    )
