@@ -22,12 +22,12 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from app.sqlite import connect
 from operators.errors import Refusal
 
 REGISTER_FILE = "register.sqlite"
 RESULT_FILE = "result.json"  # operators.evidence.result writes it; its import would load highdicom
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 30.0
 
 Kind = Literal["SEG", "SR", "RTSTRUCT", "KEY_IMAGE", "PDF", "VERIFIED_SR", "KOS", "STATUS"]
 
@@ -198,11 +198,7 @@ class Register:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         # A connection for each call: what a call did not commit is rolled back by its end.
-        with closing(
-            sqlite3.connect(self.file, timeout=BUSY_SECONDS, isolation_level=None)
-        ) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+        with closing(connect(self.file)) as connection:
             yield connection
 
 

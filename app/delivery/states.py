@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 
 from app.delivery.destination import DeliveryRefusal, DestinationUnreachable
 from app.intake.ledger import ONLY_OURS, UNFINISHED, State, StudyVersion
+from app.sqlite import connect
 
 FILE = "orthanc-states.db"
 STATE_MARK = '{"by":"radloop",'  # how every value begins
@@ -30,7 +31,6 @@ MAX_WAIT_SECONDS = 300.0
 MAX_TRIES = 300  # a day, nearly: then the study is taken for one that Orthanc does not hold
 BATCH = 50
 MAX_REASON = 200  # characters
-BUSY_SECONDS = 30.0
 
 log = logging.getLogger("radloop.delivery")
 _CODE = re.compile(r"RL-\d{4}")
@@ -106,8 +106,7 @@ class ShownStates:
         self._thread: threading.Thread | None = None
         if not self._destinations:
             return
-        with closing(self._open()) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+        with closing(connect(self._file)) as connection:
             connection.executescript(_SCHEMA)
         self._thread = threading.Thread(target=self._run, name="orthanc-states", daemon=True)
         self._thread.start()
@@ -126,7 +125,7 @@ class ShownStates:
         rows = [(study, said) for study in studies if (said := shown(study)) is not None]
         if not rows:
             return
-        with closing(self._open()) as connection:
+        with closing(connect(self._file)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             for key in self._destinations:
                 for study, said in rows:
@@ -147,7 +146,7 @@ class ShownStates:
                 log.error("event=trouble why=states kind=%s", type(error).__name__)
 
     def _look(self) -> None:
-        with closing(self._open()) as connection:
+        with closing(connect(self._file)) as connection:
             rows = connection.execute(
                 "SELECT destination, study_uid, wanted, at, tries FROM states"
                 " WHERE wanted <> told AND not_before <= ? AND tries < ?"
@@ -179,11 +178,6 @@ class ShownStates:
                         "UPDATE states SET tries = tries + 1, not_before = ?" + which,
                         (time.time() + wait_s, *mine),
                     )
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None)
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection
 
 
 def _put(

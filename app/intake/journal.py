@@ -14,8 +14,9 @@ import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from app import sqlite
+
 SCHEMA_VERSION = 4
-BUSY_SECONDS = 30.0
 MAX_BATCH = 256
 SAME, REJECTED = 2, 3  # in `instances.excluded`
 
@@ -129,12 +130,8 @@ def connect(file: Path) -> sqlite3.Connection:
     sqlite3.Error
         Not a database, or not writable.
     """
-    connection = sqlite3.connect(
-        file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
+    connection = sqlite.connect(file, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
     return connection
 
 
@@ -206,7 +203,7 @@ class JournalWriter:
         self._line = threading.Lock()  # of those that wait; its holder waits for nothing
         self._turn = threading.Lock()
 
-    def record(self, row: Received, timeout_s: float = BUSY_SECONDS) -> None:
+    def record(self, row: Received, timeout_s: float = sqlite.BUSY_SECONDS) -> None:
         """Return once the row is durable.
 
         Raises
