@@ -45,8 +45,13 @@ from operators.models.card import (
     load_zoo_card,
     read_content,
 )
+from operators.models.inference_config import (
+    DECIDING,
+    IMPORT_RECORD,
+    config_file,
+    deciding_sha256,
+)
 
-RECORD = "import.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _VERSION_TAIL = re.compile(r"_v\d+(\.\d+)*$")
 
@@ -183,9 +188,10 @@ def _import(
         "publisher_hash": done.publisher_hash,
         "licence_accepted": accept_licence and content["weights"]["commercial_use"] == "no",
         "content_sha256": digest,
+        DECIDING: deciding_sha256(staged, config_file(staged)),
         "left_out": list(left_out),
     }
-    (staged / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (staged / IMPORT_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     _put_in_place(staged, place)
     return done
 
@@ -193,7 +199,7 @@ def _import(
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What an import wrote beside the bundle; None for a bundle that came another way."""
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((folder / IMPORT_RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record
@@ -287,7 +293,7 @@ def _content_hash(folder: Path) -> str:
     """Of all names and bytes, the record of the import left out."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if file != folder / RECORD:
+        if file != folder / IMPORT_RECORD:
             line = f"{file.relative_to(folder).as_posix()}\0{file_hash(file, 'sha256')}\n"
             digest.update(line.encode())
     return digest.hexdigest()

@@ -36,7 +36,7 @@ from operators.models.heads import (
     class_scores,
     detector_output,
 )
-from operators.models.inference_config import PackageMissing, read_inference
+from operators.models.inference_config import PackageMissing, read_inference, verify_as_imported
 from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid, unpacked
 from operators.models.run_block import Input, Output
 from operators.models.runtimes.interface import WHOLE, Serving, Subject
@@ -112,7 +112,7 @@ class LoadedBundle:
     Raises
     ------
     ModelRefusal
-        Weights missing, changed or unfit; config incomplete.
+        Weights missing, changed or unfit; config incomplete, or not as it was imported.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class LoadedBundle:
             weights.verify(card.name)
         self.card, self.weights = card, weights
         self.device = _device(card)
+        verify_as_imported(card.folder)  # before anything of it runs
         self._inference = read_inference(card.folder, card.run)
         named = self._inference.checkpoint_name
         if weights is None and named not in (None, card.weights_file.name):

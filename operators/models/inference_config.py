@@ -13,6 +13,7 @@ bundles whose origin is trusted may be imported.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from operators.models.config_steps import (
 )
 from operators.models.run_block import Run
 
+IMPORT_RECORD = "import.json"  # beside a bundle that `radloop bundles import` put in place
+DECIDING = "deciding_sha256"  # in it: `deciding_sha256` of what was imported
 CONFIG_NAMES = ("inference.yaml", "inference.yml", "inference.json")
 NEEDED = ("network_def", "preprocessing", "inferer", "postprocessing")
 
@@ -63,6 +66,19 @@ class ConfigBroken(ModelRefusal):
             f"bundle '{bundle}': '{part}' of its inference config does not resolve "
             f"({type(error).__name__}). Try it with `python -m monai.bundle run` on the same "
             "version of MONAI, then import the bundle again."
+        )
+
+
+class BundleChanged(ModelRefusal):
+    """What decides a bundle's answers is not what was imported and tried out."""
+
+    code = "RL-0411"
+
+    def __init__(self, bundle: str, found: str, imported: str) -> None:
+        super().__init__(
+            f"bundle '{bundle}': its config, card, metadata or scripts were changed after the "
+            f"import (sha256 {found[:12]}…, imported {imported[:12]}…). Import what you mean to "
+            "run, with --replace; nothing of it was run."
         )
 
 
@@ -247,6 +263,27 @@ def deciding_sha256(folder: Path, config: Path) -> str:
             content = hashlib.sha256(file.read_bytes()).hexdigest()
             digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def verify_as_imported(folder: Path) -> None:
+    """Hold a bundle against what its import recorded; one that came another way has no record.
+
+    Raises
+    ------
+    BundleChanged
+        Its config, card, metadata or code are others now.
+    ConfigMissing
+        No config.
+    """
+    try:
+        record = json.loads((folder / IMPORT_RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        record = {}
+    found, imported = deciding_sha256(folder, config_file(folder)), str(record.get(DECIDING, ""))
+    if found != imported:
+        raise BundleChanged(folder.name, found, imported or "unknown")
 
 
 def _array_types() -> list[Any]:

@@ -24,6 +24,7 @@ from app.bundles.known import known_bundles
 from app.bundles.refusals import EntryUnsafe
 from app.bundles.unpack import unpack
 from operators.errors import ModelRefusal
+from operators.models.bundle import LoadedBundle
 from operators.models.card import load_card
 from tests.zoo import card, random_state, spleen_config, whole_body_config, write_bundle
 
@@ -129,6 +130,21 @@ def test_a_changed_installed_file_is_put_right_only_by_replace(site, plain):
         site.take(plain)
     site.take(plain, replace=True)
     assert "RANDOM" in (site.store / "mine" / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["card.yaml", "configs/inference.json", "scripts/late.py"])
+def test_a_bundle_that_was_changed_after_its_import_does_not_run(site, plain, name):
+    site.take(plain)
+    LoadedBundle(load_card(site.store / "mine"))
+    file = site.store / "mine" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((file.read_text() if file.exists() else "") + "\n")
+
+    with pytest.raises(ModelRefusal, match="changed after the import") as caught:
+        LoadedBundle(load_card(site.store / "mine"))
+    assert caught.value.code == "RL-0411"
+    site.take(plain, replace=True)
+    LoadedBundle(load_card(site.store / "mine"))
 
 
 def test_the_publishers_hash_makes_it_verified(site, tmp_path):
