@@ -360,8 +360,10 @@ class Segmentation:
     model: ModelIdentity
     overlapping: bool = False
 
-    def mask(self, number: int, k: int | slice | tuple[slice, ...] = slice(None)) -> np.ndarray:
-        """Voxels of one segment, bool: of slice `k` (y, x), of a box, or of all (z, y, x)."""
+    def mask(
+        self, number: int, k: int | slice | tuple[int | slice, ...] = slice(None)
+    ) -> np.ndarray:
+        """Voxels of one segment, bool: of slice `k` (y, x), of any part, or of all (z, y, x)."""
         there = self.labels[k]
         if not self.overlapping:
             return there == number

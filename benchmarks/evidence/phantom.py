@@ -1,4 +1,4 @@
-"""The study that both contestants get: a CT with ten balls of known labels."""
+"""The study that all contestants get: a CT with balls of known labels, 10 or 104."""
 
 from __future__ import annotations
 
@@ -9,23 +9,42 @@ import numpy as np
 from app.demo.ct_series import SeriesIdentity, write_ct_series
 from operators.evidence.uids import derive_uid
 
-SEGMENTS = 10
+FEW, MANY = 10, 104
 SIZE = 512
 PIXEL_MM, SLICE_MM = 0.8, 1.5
 
 
-def labels_of(slices: int) -> np.ndarray:
-    """Ten separate balls, labels 1 to 10, shape (slices, 512, 512), uint8."""
+def labels_of(slices: int, segments: int) -> np.ndarray:
+    """Separate balls, labels from 1, shape (slices, 512, 512), uint8."""
+    if segments == MANY:
+        return _many(slices)
     labels = np.zeros((slices, SIZE, SIZE), np.uint8)
     y, x = np.ogrid[:SIZE, :SIZE]
-    for number in range(1, SEGMENTS + 1):
-        angle = 2 * np.pi * number / SEGMENTS
+    for number in range(1, FEW + 1):
+        angle = 2 * np.pi * number / FEW
         cy, cx = SIZE / 2 + 150 * np.sin(angle), SIZE / 2 + 150 * np.cos(angle)
         cz, radius_mm = slices * (0.25 + 0.05 * number), 28.0
         for k in range(slices):
             left = radius_mm**2 - ((k - cz) * SLICE_MM) ** 2
             if left > 0:
                 labels[k][((y - cy) ** 2 + (x - cx) ** 2) * PIXEL_MM**2 <= left] = number
+    return labels
+
+
+def _many(slices: int) -> np.ndarray:
+    """104 ellipsoids in four layers of 5 x 6."""
+    labels = np.zeros((slices, SIZE, SIZE), np.uint8)
+    y, x = np.ogrid[:SIZE, :SIZE]
+    radius = 0.48 * slices / 4
+    for number in range(1, MANY + 1):
+        layer, place = divmod(number - 1, 30)
+        row, column = divmod(place, 5)
+        cy, cx = SIZE * (row + 0.5) / 6, SIZE * (column + 0.5) / 5
+        cz = slices * (layer + 0.5) / 4
+        for k in range(slices):
+            left = 1 - ((k - cz) / radius) ** 2
+            if left > 0:
+                labels[k][((y - cy) ** 2 + (x - cx) ** 2) / 36**2 <= left] = number
     return labels
 
 

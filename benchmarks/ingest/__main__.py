@@ -18,9 +18,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.evidence.__main__ import cpu_name
 from benchmarks.ingest.receivers import LISTENERS, NO_NAGLE, RECEIVERS, Receiver
 from benchmarks.ingest.series import make_series
+from operators.models.runtimes.machine import cpu_model
 
 PAGE = Path(__file__).with_name("RESULTS.md")
 STORESCU, ECHOSCU = "/usr/bin/storescu", "/usr/bin/echoscu"
@@ -127,8 +127,9 @@ def page(found: dict[tuple[str, int], list[tuple]], count: int, rounds: int) -> 
         + "\n".join(goals)
         + "\n\n"
         + LIMITS
-        + f"{time.strftime('%Y-%m-%d')}, {cpu_name()}, {os.cpu_count()} cores, {platform.system()} "
-        f"{platform.release().split('-')[0]}, Python {platform.python_version()}, pynetdicom "
+        + f"{time.strftime('%Y-%m-%d')}, {cpu_model()}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.release().split('-')[0]}, "
+        f"Python {platform.python_version()}, pynetdicom "
         f"{version('pynetdicom')}, {dcmtk.stdout.splitlines()[0].strip('$ ')}. "
         "Again: `make bench`.\n"
     )

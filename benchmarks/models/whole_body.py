@@ -172,9 +172,11 @@ def find_balls(window: Any, scores: Any) -> Any:
     top = BALL_HU + BALL_STEP_HU * (CLASSES - 1)
     hu = (window.as_subclass(torch.Tensor) + 1) / 2 * (top - AIR_HU) + AIR_HU
     label = ((hu - BALL_HU) / BALL_STEP_HU).round()
-    # Off the step: the rim of a ball, blurred by resampling.
-    on_step = (hu - BALL_HU - BALL_STEP_HU * label).abs() < 0.3 * BALL_STEP_HU
-    label = torch.where(on_step & (label >= 1) & (label < CLASSES), label, 0.0)
+    # The rim of a ball is blurred by resampling and passes through the steps of others: only
+    # what has one step around it counts.
+    high = torch.nn.functional.max_pool3d(label, 3, stride=1, padding=1)
+    low = -torch.nn.functional.max_pool3d(-label, 3, stride=1, padding=1)
+    label = torch.where((low == high) & (label >= 1) & (label < CLASSES), label, 0.0)
     return scores.zero_().scatter_(1, label.long(), 1.0)
 
 

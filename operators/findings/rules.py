@@ -131,10 +131,10 @@ def _matches(structure: Structure, segment: Segment) -> bool:
 
 def touches_a_side(segmentation: Segmentation, number: int) -> bool:
     """Whether a segment reaches the first or last slice, row or column: it may go on beyond."""
-    mask = segmentation.mask(number)
-    return any(
-        bool(mask.take(end, axis=axis).any()) for axis in range(mask.ndim) for end in (0, -1)
+    sides = (
+        (*[slice(None)] * axis, end) for axis in range(segmentation.labels.ndim) for end in (0, -1)
     )
+    return any(bool(segmentation.mask(number, side).any()) for side in sides)
 
 
 def _result(rule: Rule, decided: tuple[Measurement, ...], accepted_by: str) -> RuleResult:

@@ -29,6 +29,7 @@ from operators.models.card import Card
 from operators.models.champion import Weights
 from operators.models.config_steps import Argmax
 from operators.models.feed import RAS_FROM_LPS, feed
+from operators.models.finish import finish
 from operators.models.heads import (
     HeadUnfit,
     activation_of,
@@ -37,7 +38,13 @@ from operators.models.heads import (
     detector_output,
 )
 from operators.models.inference_config import PackageMissing, read_inference, verify_as_imported
-from operators.models.resample import labels_on_grid, plane_kind, planes_on_grid, unpacked
+from operators.models.resample import (
+    labels_on_grid,
+    nearest_on_grid,
+    plane_kind,
+    planes_on_grid,
+    unpacked,
+)
 from operators.models.run_block import Input, Output
 from operators.models.runtimes.interface import WHOLE, Serving, Subject
 from operators.models.runtimes.serve import serve
@@ -291,6 +298,9 @@ class LoadedBundle:
             item = self._prepared(item)
             batch = item["image"][None].to(self.device)
             labels = windowed_argmax(run.inferer, batch.as_tensor(), self._finite_network)
+            if run.by_affine:
+                there = nearest_on_grid(labels, item["image"].affine, affine, shape)[None]
+                return self._finished({"pred": MetaTensor(there, affine=affine)}, shape)
             scores = labels[None].float()
         else:
             item, raw = self._scores(item)
@@ -316,7 +326,11 @@ class LoadedBundle:
                     return bits
                 decided = unpacked(bits, count)
             item = {"pred": MetaTensor(decided, affine=affine)}
-        item = run.finish(item)
+        return self._finished(item, shape)
+
+    def _finished(self, item: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+        """What the steps behind the decision leave: see `_mask`."""
+        item = finish(self._inference.finish, item)
         if self.card.run.result not in item:
             raise OutputUnfit(self.card.name, f"it gives no '{self.card.run.result}'")
         pred = np.asarray(item[self.card.run.result])
@@ -338,7 +352,7 @@ class LoadedBundle:
         """The same; NaN would pass for "not found", or for the whole volume."""
         import torch
 
-        if not all(torch.isfinite(channel).all() for channel in scores):
+        if not all(torch.isfinite(end) for end in torch.aminmax(scores)):
             raise OutputUnfit(self.card.name, "the network gives NaN or infinite scores")
         return scores
 

@@ -84,11 +84,15 @@ class Cut:
         Of planes that are cut slab by slab, on the values that are interpolated.
     activation : str
         What stood before the decision of a classifier: ``softmax``, ``sigmoid`` or "".
+    by_affine : bool
+        `Invertd` was taken out as well: the labels of the windows go to the source grid by
+        the affine, which tells all that it would have undone.
     """
 
     argmax: Argmax = Argmax.OWN
     threshold: float | None = None
     activation: str = ""
+    by_affine: bool = False
 
 
 class Values(Protocol):
@@ -222,17 +226,21 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
     _invert_labels_by_nearest(steps, values)
     # A softmax does not change which channel is largest.
     first = 1 if steps and _is_softmax(steps[0], values) else 0
+    told = all(_affine_tells(before) for before in transforms(config, "preprocessing"))
     if windowed and len(steps) > first and _is_argmax(steps[first], values):
         rest[:] = steps[first + 1 :]
         del steps[:]
-        return Cut(Argmax.WINDOWS)
+        by_affine = told and bool(rest) and target(rest[0]) == "Invertd"
+        if by_affine:
+            del rest[0]
+        return Cut(Argmax.WINDOWS, by_affine=by_affine)
     for at, step in enumerate(steps):
         if target(step) != "Invertd" or values.flag(step, "nearest_interp", default=True):
             continue
         decided = _decision(steps[at + 1 :], values, run)
         if decided is None:
             continue
-        if not all(_affine_tells(before) for before in transforms(config, "preprocessing")):
+        if not told:
             return Cut()
         length, threshold = decided
         rest[:] = steps[at + 1 + length :]

@@ -125,6 +125,8 @@ class Inference:
         Where planes are cut slab by slab: on the values as they are interpolated.
     activation : str
         What the config does to a classifier's output: ``softmax``, ``sigmoid`` or "".
+    by_affine : bool
+        Labels of the windows go to the source grid by the affine: see `Cut`.
     keys : tuple of str
         Of the images that its loader would read.
     channel_first : bool
@@ -145,6 +147,7 @@ class Inference:
     argmax: Argmax
     threshold: float | None
     activation: str
+    by_affine: bool
     keys: tuple[str, ...]
     channel_first: bool
     checkpoint_name: str | None
@@ -239,6 +242,7 @@ def _instantiate(folder: Path, file: Path, config: dict[str, Any], run: Run) -> 
         argmax=cut.argmax,
         threshold=cut.threshold,
         activation=cut.activation,
+        by_affine=cut.by_affine,
         keys=keys,
         channel_first=channel_first,
         checkpoint_name=None if named is None else Path(str(named)).name,

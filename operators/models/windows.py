@@ -84,7 +84,7 @@ def windowed_argmax(inferer: Any, image: Any, network: Any) -> Any:
             for place, score in zip(batch, scores, strict=True):
                 inside = list(place)
                 inside[axis] = slice(0, window[axis])
-                band[(slice(None), *inside)] += score * weight
+                band[(slice(None), *inside)].addcmul_(score, weight)
     _settle(labels, band, axis, base, window[axis])
     return labels[tuple(slice(b, b + n) for b, n in zip(before, size, strict=True))].contiguous()
 

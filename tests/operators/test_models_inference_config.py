@@ -38,8 +38,19 @@ def test_the_published_whole_body_layout_is_cut_at_its_argmax(tmp_path):
     found = read_inference(bundle(tmp_path, whole_body_config()))
 
     assert found.argmax is Argmax.WINDOWS
-    assert steps(found.postprocess) == [] and steps(found.finish) == ["Invertd"]
-    assert found.inferer.overlap == 0.25
+    assert steps(found.postprocess) == steps(found.finish) == []
+    assert found.by_affine and found.inferer.overlap == 0.25
+
+
+def test_labels_are_inverted_by_monai_where_the_affine_does_not_tell_all(tmp_path):
+    config = whole_body_config()
+    config["preprocessing"]["transforms"].insert(
+        2, {"_target_": "Zoomd", "keys": "image", "zoom": 0.9}
+    )
+
+    found = read_inference(bundle(tmp_path, config))
+
+    assert not found.by_affine and steps(found.finish) == ["Invertd"]
     # Its inverse undoes what ran, not a copy of it.
     assert found.finish.transforms[0].transform is found.preprocess
 

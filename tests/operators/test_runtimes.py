@@ -125,6 +125,36 @@ def test_two_threads_get_their_own_answers(tmp_path, format_):
         assert torch.allclose(answer, right[n % 8], atol=1e-4)
 
 
+FROM_A_FOREIGN_THREAD = """
+import ctypes, sys
+from pathlib import Path
+import torch
+from operators.models.runtimes.in_openvino import OpenVinoRuntime
+(file,) = Path(sys.argv[1]).glob("*.xml")
+runtime = OpenVinoRuntime(file, ((1, 2, 16, 16, 16),), "float32")
+
+@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+def call(_):
+    print(tuple(runtime(torch.zeros(1, 2, 16, 16, 16)).shape), flush=True)
+    return 0
+
+threads, thread = ctypes.CDLL("libpthread.so.0"), ctypes.c_ulong()
+for _ in range(3):
+    threads.pthread_create(ctypes.byref(thread), None, call, None)
+    threads.pthread_join(thread, None)
+"""
+
+
+def test_openvino_survives_the_end_of_a_thread_that_python_did_not_start(tmp_path):
+    # As the graph's are. In a process of its own: what is tested took the process with it.
+    folder = exported(tmp_path, "openvino", network())
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_A_FOREIGN_THREAD, folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["(1, 3, 16, 16, 16)"] * 3
+
+
 @pytest.mark.parametrize("format_", ["onnx", "openvino"])
 def test_an_axis_that_differed_between_the_samples_may_have_any_length(tmp_path, format_):
     module = network()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,18 +49,24 @@ class OpenVinoRuntime:
             },
         )
         self._shapes = tuple(shapes)
-        self._of_thread = threading.local()  # a request serves one call at a time
+        # A request serves one call at a time. Not in a `threading.local`: the graph's threads
+        # are not Python's own, and a request that dies with one takes the process with it.
+        self._free: deque[Any] = deque()
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         return call_numpy(self._run, inputs, self._shapes, "openvino")
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        request = getattr(self._of_thread, "request", None)
-        if request is None:
-            request = self._of_thread.request = self._compiled.create_infer_request()
-        found = request.infer(arrays, share_inputs=True)
-        # Copied already: the next call writes into the request's own memory.
-        return [found[port] for port in self._compiled.outputs]
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            found = request.infer(arrays, share_inputs=True)
+            # Copied already: the next call writes into the request's own memory.
+            return [found[port] for port in self._compiled.outputs]
+        finally:
+            self._free.append(request)
 
 
 def in_openvino(
