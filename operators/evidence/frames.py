@@ -9,6 +9,7 @@ whole sequence goes into the data set as it will stand in the file.
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,13 +95,7 @@ def attach_frames(
     dataset.Rows, dataset.Columns = masks(frames[0].label, frames[0].k).shape
     set_sequence(dataset, "PerFrameFunctionalGroupsSequence", _encode_groups(frames, slices))
     # As a buffer: pydicom copies it to the file piece by piece.
-    pixels = io.BytesIO()
-    for packed in pack_frames(masks, frames):
-        pixels.write(packed)
-    if pixels.tell() % 2:
-        pixels.write(b"\0")
-    pixels.seek(0)
-    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", pixels)
+    dataset[_PIXEL_DATA] = DataElement(_PIXEL_DATA, "OB", PackedFrames(masks, frames))
 
 
 def _encode_groups(frames: Sequence[Frame], slices: Mapping[int, bytearray]) -> Iterator[bytes]:
@@ -120,12 +115,63 @@ def _encode_groups(frames: Sequence[Frame], slices: Mapping[int, bytearray]) -> 
         yield bytes(content)
 
 
-def pack_frames(masks: Masks, frames: Sequence[Frame]) -> Iterator[bytes]:
-    """Bits of all frames, one after the other without gaps (PS3.5 8.1.1, 8.2).
+class PackedFrames(io.BufferedIOBase):
+    """Bits of all frames, one after the other without gaps (PS3.5 8.1.1, 8.2), to read from.
 
-    Frames whose size is no multiple of 8 share bytes with their neighbours: only
-    eight of them together fill whole bytes.
+    They are made as they are read: at once they would take as much memory as the file
+    takes on disk. Frames whose size is no multiple of 8 share bytes with their neighbours:
+    only eight of them together fill whole bytes.
+
+    Parameters
+    ----------
+    masks, frames
+        As for `attach_frames`; at least one frame.
     """
-    for first in range(0, len(frames), 8):
-        eight = [masks(frame.label, frame.k) for frame in frames[first : first + 8]]
-        yield np.packbits(np.stack(eight), bitorder="little").tobytes()
+
+    def __init__(self, masks: Masks, frames: Sequence[Frame]) -> None:
+        self._masks, self._frames = masks, frames
+        self._of_eight = masks(frames[0].label, frames[0].k).size  # bytes
+        content = -(-self._of_eight * len(frames) // 8)
+        self._length = content + content % 2
+        self._position = 0
+        self._made: tuple[int, bytes] = (-1, b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Byte that is read next."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As of any file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file."""
+        left = max(0, self._length - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        pieces = []
+        while wanted:
+            number, start = divmod(self._position, self._of_eight)
+            piece = self._packed(number)[start : start + wanted] or b"\0"  # one fills it up
+            pieces.append(piece)
+            self._position += len(piece)
+            wanted -= len(piece)
+        return b"".join(pieces)
+
+    def _packed(self, number: int) -> bytes:
+        """Eight frames, or those that are left."""
+        if self._made[0] != number:
+            frames = self._frames[8 * number : 8 * number + 8]
+            masks = [self._masks(frame.label, frame.k) for frame in frames]
+            packed = np.packbits(np.stack(masks), bitorder="little").tobytes() if masks else b""
+            self._made = (number, packed)
+        return self._made[1]
