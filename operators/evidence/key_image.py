@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 from operators.evidence.common import MANUFACTURER, identify, stamp, without_patient
 from operators.evidence.key_slices import key_pages, key_slices
 from operators.evidence.orientation import view_of
+from operators.evidence.rule_text import rules_digest
 from operators.job import Report, Volume
 
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
@@ -48,9 +49,11 @@ def build_key_images(
     """
     volume = report.segmentation.volume
     empty = without_patient()
+    # What rules speak of is shown first, so they decide what a page shows.
+    digest = rules_digest(report)
     images = []
     for number, page in enumerate(key_pages(report, key_slices(report, counts)), start=1):
-        identity = identify(report.segmentation, "KEY_IMAGE", recorded_at, number)
+        identity = identify(report.segmentation, "KEY_IMAGE", recorded_at, number, also=digest)
         image = hd.sc.SCImage(
             pixel_array=np.asarray(page.image),
             photometric_interpretation="RGB",

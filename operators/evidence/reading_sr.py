@@ -17,9 +17,9 @@ from pydicom.sr.codedict import codes
 from operators.evidence.encode import encode_item
 from operators.evidence.outline import Outline, on_source_image
 from operators.evidence.planar_sr import AREA, SEVERITY, SQUARE_MILLIMETRE, significant
+from operators.evidence.rule_text import COMMENT
 from operators.evidence.seg import coded
 from operators.evidence.sr import (
-    COMMENT,
     QUALITATIVE_EVALUATIONS,
     SOURCE,
     algorithm,

@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from operators.job import Finding, Report
 from operators.measured import RuleResult
 
-_COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
+COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 
 
 def rule_items(finding: Finding) -> Iterator[sr.TextContentItem]:
@@ -28,7 +28,7 @@ def rule_items(finding: Finding) -> Iterator[sr.TextContentItem]:
     """
     for result in finding.rules:
         said = "" if result.accepted_by else "Proposed: "
-        yield _text(_COMMENT, rule_sentence(result))
+        yield _text(COMMENT, rule_sentence(result))
         for differential in result.differentials:
             yield _text(codes.DCM.DifferentialDiagnosisImpression, f"{said}{differential}")
         for recommendation in result.recommendations:

@@ -45,12 +45,11 @@ from operators.evidence.planar_sr import (
     planar_groups,
     significant,
 )
-from operators.evidence.rule_text import rule_items, rules_digest
+from operators.evidence.rule_text import COMMENT, rule_items, rules_digest
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
 from operators.reading import Reading
 
-COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 _VOLUME = sr.CodedConcept("118565006", "SCT", "Volume")
 _MEAN = sr.CodedConcept("373098007", "SCT", "Mean")
 _MILLILITRE = sr.CodedConcept("mL", "UCUM", "milliliter")

@@ -19,6 +19,7 @@ from operators.evidence.common import (
     stamp_common,
     without_patient,
 )
+from operators.evidence.rule_text import COMMENT
 from operators.evidence.uids import derive_uid
 
 StatusKind = Literal["pending", "failed", "not applicable"]
@@ -26,7 +27,6 @@ StatusKind = Literal["pending", "failed", "not applicable"]
 SERIES_NUMBER = 9000  # behind 7nnn and 8nnn, the SEG and the SR of series nnn
 MAX_REASON = 200  # characters: it is one line
 _TITLE = sr.CodedConcept("analysis-status", "99RADLOOP", "Analysis status")
-_COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 
 
 def status_line(status: StatusKind, reason: str, recorded_at: str) -> str:
@@ -84,7 +84,7 @@ def build_status(
     line = status_line(status, reason, recorded_at)
     parts = (str(header.StudyInstanceUID), str(generation), line, recorded_at, SOFTWARE_VERSION)
     root = sr.ContainerContentItem(_TITLE, is_content_continuous=False)
-    text = sr.TextContentItem(_COMMENT, line, sr.RelationshipTypeValues.CONTAINS)
+    text = sr.TextContentItem(COMMENT, line, sr.RelationshipTypeValues.CONTAINS)
     root.ContentSequence = sr.ContentSequence([text])
     reference = without_patient()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
