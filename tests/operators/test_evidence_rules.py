@@ -8,8 +8,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from operators.evidence.key_image import build_key_images
 from operators.evidence.result import summarise
 from operators.evidence.write import write_evidence
+from operators.findings.tally import tally
 from operators.job import Report, StudyJob
 from operators.measured import RuleResult
 from tests.operators.scene import RECORDED_AT, two_glands
@@ -116,3 +118,16 @@ def test_result_json_tells_the_whole_rule(tmp_path: Path) -> None:
         "decided_by": ("short_axis",),
     }
     assert first["severity"] == "NOT_ASSESSED"
+
+
+def test_key_images_that_another_standing_reorders_are_other_images(tmp_path: Path) -> None:
+    report = two_glands(tmp_path / "in")
+    counts = tally(report.segmentation)
+
+    plain, ruled, again = (
+        [str(image.SOPInstanceUID) for image in build_key_images(one, counts, RECORDED_AT)]
+        for one in (report, with_rules(report, PROPOSED), with_rules(report, PROPOSED))
+    )
+
+    assert ruled == again
+    assert set(plain).isdisjoint(ruled)
