@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle_folders import bundle_folders, exported_bundles
+from operators.compared import PriorSource
 from operators.core import Application, CountCondition, Operator
 from operators.errors import ModelRefusal
 from operators.evidence.operator import EvidenceWriter
@@ -121,6 +122,8 @@ class RadloopGraph(Application):
         Receives the name of each stage as it begins.
     extra : collection of ExtraEvidence
         What is written beside SEG and SR.
+    priors : PriorSource or None
+        Where earlier results of the same patient come from; None: they are not asked for.
     """
 
     def __init__(
@@ -134,8 +137,9 @@ class RadloopGraph(Application):
         sink: Callable[[StudyJob], None],
         progress: Callable[[str], None],
         extra: Collection[ExtraEvidence] = (),
+        priors: PriorSource | None = None,
     ) -> None:
-        self._extra = extra
+        self._extra, self._priors = extra, priors
         self._job, self._models, self._asked, self._routed = job, models, asked, routed
         self._rules, self._sink, self._progress = rules, sink, progress
         super().__init__(argv=["radloop"])
@@ -157,7 +161,7 @@ class RadloopGraph(Application):
                 name="volume",
             ),
             segmenter,
-            announced(Findings)(self, rules=self._rules, name="findings"),
+            announced(Findings)(self, rules=self._rules, priors=self._priors, name="findings"),
             announced(EvidenceWriter)(
                 self,
                 sink=self._sink,
@@ -246,6 +250,7 @@ def analyse(
     rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
+    priors: PriorSource | None = None,
 ) -> StudyJob:
     """Run the graph once, in this process.
 
@@ -270,6 +275,9 @@ def analyse(
         Called with the name of each stage as it begins.
     extra : collection of ExtraEvidence
         What is written beside SEG and SR.
+    priors : PriorSource or None
+        Where earlier results of the same patient come from (`app.priors`); None: they are
+        not asked for.
 
     Returns
     -------
@@ -286,7 +294,7 @@ def analyse(
     if bundle is not None and models.card(bundle).prompted:
         raise NeedsBox(bundle)
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, bundle, progress, rules, extra, routed)
+    return _run(job, models, bundle, progress, rules, extra, priors, routed)
 
 
 def segment(
@@ -299,12 +307,13 @@ def segment(
     rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
+    priors: PriorSource | None = None,
 ) -> StudyJob:
     """Run the graph once on what a person has marked, in this process.
 
     Parameters
     ----------
-    input_dir, output_dir, recorded_at, models, rules, progress, extra
+    input_dir, output_dir, recorded_at, models, rules, progress, extra, priors
         As for `analyse`.
     asked : Asked
         Bundle, series and marks.
@@ -329,7 +338,7 @@ def segment(
         raise RunsByItself(asked.bundle)
     card.verify_weights()  # before a large study is read
     job = StudyJob(input_dir=input_dir, output_dir=output_dir, recorded_at=recorded_at)
-    return _run(job, models, asked, progress, rules, extra)
+    return _run(job, models, asked, progress, rules, extra, priors)
 
 
 def _run(
@@ -339,6 +348,7 @@ def _run(
     progress: Callable[[str], None],
     rules: Rulebook | None,
     extra: Collection[ExtraEvidence],
+    priors: PriorSource | None,
     routed: Collection[RoutedPair] | None = None,
 ) -> StudyJob:
     finished: list[StudyJob] = []
@@ -351,5 +361,6 @@ def _run(
         sink=finished.append,
         progress=progress,
         extra=extra,
+        priors=priors,
     ).run()
     return finished[0]

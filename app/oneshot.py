@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from operators.errors import Refusal
 
 if TYPE_CHECKING:
+    from app.priors import FolderPriors
     from operators.findings.guideline import Rulebook
     from operators.job import ExtraEvidence
     from operators.models.medsam.region import Region
@@ -49,6 +50,7 @@ def analyse_folder(
     rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
+    prior: Path | None = None,
 ) -> dict[str, Any]:
     """Analyse a folder and write SEG, SR and `result.json`.
 
@@ -71,6 +73,8 @@ def analyse_folder(
         Called with the name of each stage as it begins.
     extra : collection of ExtraEvidence
         What is written beside SEG and SR.
+    prior : Path or None
+        Folder with earlier results of the same patient to compare with.
 
     Returns
     -------
@@ -80,13 +84,14 @@ def analyse_folder(
     Raises
     ------
     Nothing
-        `study_dir` is neither a folder nor a file, or is empty.
+        `study_dir` is neither a folder nor a file, or is empty, or `prior` is no folder.
     OutputUnusable
         `output` can't be written, or lies in the folder `study_dir`.
     Refusal
         A bundle can't be found, or a card is wrong.
     """
     _check_study(study_dir)
+    priors = _priors(prior)
     with _prepared(output, study_dir):
         progress("models")
         from app.graph import analyse, load_models
@@ -101,6 +106,7 @@ def analyse_folder(
             rules=rules,
             progress=progress,
             extra=extra,
+            priors=priors,
         )
         return write_result(job)
 
@@ -117,6 +123,7 @@ def segment_folder(
     rules: Rulebook | None = None,
     progress: Callable[[str], None] = lambda stage: None,
     extra: Collection[ExtraEvidence] = (),
+    prior: Path | None = None,
 ) -> dict[str, Any]:
     """Segment what is marked and write SEG, SR and `result.json`.
 
@@ -124,7 +131,7 @@ def segment_folder(
 
     Parameters
     ----------
-    study_dir, output, rules, progress, extra
+    study_dir, output, rules, progress, extra, prior
         As for `analyse_folder`.
     regions : tuple of Region
         Box, points or marks of a file; none: regions of a 2D image are proposed.
@@ -145,13 +152,14 @@ def segment_folder(
     Raises
     ------
     Nothing
-        `study_dir` is neither a folder nor a file, or is empty.
+        `study_dir` is neither a folder nor a file, or is empty, or `prior` is no folder.
     OutputUnusable
         `output` can't be written, or lies in the folder `study_dir`.
     Refusal
         The bundle, the series or the slice can't be told, or no mark fits.
     """
     _check_study(study_dir)
+    priors = _priors(prior)
     with _prepared(output, study_dir):
         progress("models")
         from app.graph import Asked, load_models, segment
@@ -166,6 +174,7 @@ def segment_folder(
             rules=rules,
             progress=progress,
             extra=extra,
+            priors=priors,
         )
         return write_result(job)
 
@@ -190,6 +199,15 @@ def _check_study(study_dir: Path) -> None:
         raise Nothing(study_dir, "is no folder and no file")
     if not any(path.is_file() for path in study_dir.rglob("*")):
         raise Nothing(study_dir, "holds no file")
+
+
+def _priors(folder: Path | None) -> FolderPriors | None:
+    """The earlier results of a folder, if one is given."""
+    from app.priors import FolderPriors
+
+    if folder is not None and not folder.is_dir():
+        raise Nothing(folder, "is no folder of earlier results")
+    return None if folder is None else FolderPriors(folder)
 
 
 def not_there(output: Path) -> tuple[Path, ...]:

@@ -185,6 +185,9 @@ class Settings(Addresses, BaseSettings):
         Folder of further guideline files (docs/rules.md).
     accepted_rules : mapping of str to AcceptedRule
         Guideline rules that give a severity, by their id; all others only propose one.
+    compare_with_prior : bool
+        Whether a result is compared with an earlier one of the same patient that the Orthanc
+        of `orthanc_url` holds (docs/longitudinal.md).
     holdout_fraction : float
         Share of the patients that is kept from training and judges every challenger.
     api_host, api_port : str, int or None
@@ -246,6 +249,7 @@ class Settings(Addresses, BaseSettings):
     extra_evidence: Annotated[tuple[Literal["key_images", "pdf", "rtstruct"], ...], NoDecode] = ()
     guidelines: Path | None = None
     accepted_rules: dict[str, AcceptedRule] = Field(default_factory=dict)
+    compare_with_prior: bool = True
     holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
     api_host: str = "127.0.0.1"
     api_port: int | None = Field(default=None, ge=0, le=65535)

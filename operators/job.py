@@ -19,6 +19,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 if TYPE_CHECKING:
+    from operators.compared import Comparison
     from operators.measured import Measurement, RuleResult
     from operators.reading import Reading
 
@@ -422,10 +423,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """A segmentation with its findings, one per segment."""
+    """A segmentation with its findings, one per segment; compared with an earlier result or not."""
 
     segmentation: Segmentation
     findings: tuple[Finding, ...]
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ def run(
             help="Write an RTSTRUCT as well, for bundles whose card says outputs: [RTSTRUCT].",
         ),
     ] = False,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with earlier results of the same patient (SEG, SR) to compare with.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
@@ -72,6 +79,7 @@ def run(
                 rules=rules,
                 progress=progress,
                 extra=extra,
+                prior=prior,
             )
     except Nothing as nothing:
         typer.secho(nothing.reason, err=True, fg=typer.colors.RED)
@@ -121,6 +129,7 @@ def print_result(result: dict[str, Any]) -> None:
                 standing = "proposed" if said["proposed"] else f"accepted by {said['accepted_by']}"
                 told = f"{finding['label']}, {said['rule']} ({standing}): {said['statement']}"
                 console.print(f"[cyan]rule[/] {escape(told)}", highlight=False, soft_wrap=True)
+        _print_comparison(console, entry["comparison"])
         for flag in entry["quality"]:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:
@@ -133,6 +142,26 @@ def print_result(result: dict[str, Any]) -> None:
         console.print(f"[yellow]warning[/] {warning}", highlight=False)
     if not result["results"] and not result["readings"] and not result["refused"]:
         console.print("No series matches a bundle: nothing was analysed.")
+
+
+def _print_comparison(console: Any, comparison: dict[str, Any] | None) -> None:
+    """A line for each structure that is in the earlier result as well, or could be."""
+    from rich.markup import escape
+
+    if comparison is None or comparison["prior"] is None:
+        return
+    when = f"{comparison['prior']['study_date']}, {comparison['interval_days']} days earlier"
+    lines = []
+    for pair in comparison["pairs"]:
+        volume = pair["changes"][0]
+        judged = {True: "more than", False: "within", None: "not judged against"}
+        lines.append(
+            f"{pair['label']}: {volume['prior']:.4g} mL then, {volume['change_percent']:+.1f} %, "
+            f"{judged[volume['exceeds_uncertainty']]} the uncertainty"
+        )
+    lines += [f"{one['label']}: {one['reason']}" for one in comparison["not_matched"]]
+    for line in lines:
+        console.print(f"[cyan]since[/] {when}: {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def size_in_words(finding: dict[str, Any]) -> str:

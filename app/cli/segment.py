@@ -108,6 +108,13 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with earlier results of the same patient (SEG, SR) to compare with.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
@@ -148,6 +155,7 @@ def segment(
                 rules=rules,
                 progress=progress,
                 extra=settings.extra_evidence,
+                prior=prior,
             )
     except Nothing as nothing:
         typer.secho(nothing.reason, err=True, fg=typer.colors.RED)

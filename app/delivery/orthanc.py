@@ -55,6 +55,8 @@ class OrthancDestination:
         Basic authentication.
     key : str
         By which rules name it.
+    seconds : float
+        Longest wait for an answer, s.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class OrthancDestination:
         user: str | None = None,
         password: str | None = None,
         key: str = "orthanc",
+        seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        self.key = key
+        self.key, self._seconds = key, seconds
         self._url = url.rstrip("/") + "/"  # without the slash a path of the URL is dropped
         self._user, self._password = user, password
 
@@ -96,6 +99,37 @@ class OrthancDestination:
         return [
             self._call("get", f"instances/{instance}/file").content
             for instance in self._lookup(sop_instance_uid)
+        ]
+
+    def sizes(self, sop_instance_uid: str) -> list[int]:
+        """Bytes of every object that Orthanc holds under a SOP Instance UID."""
+        return [
+            int(self._call("get", f"instances/{instance}").json()["FileSize"])
+            for instance in self._lookup(sop_instance_uid)
+        ]
+
+    def studies_of(self, patient_id: str, until: str) -> list[tuple[str, str]]:
+        """Studies of a Patient ID, whoever issued it.
+
+        Parameters
+        ----------
+        patient_id : str
+            Compared exactly, wildcards included.
+        until : str
+            ``YYYYMMDD``, the last day; "": any.
+
+        Returns
+        -------
+        list of (str, str)
+            StudyDate and Study Instance UID.
+        """
+        asked = {"PatientID": patient_id, "StudyDate": f"-{until}" if until else ""}
+        query = {"Level": "Study", "Expand": True, "CaseSensitive": True, "Query": asked}
+        return [
+            (str(study["MainDicomTags"].get("StudyDate", "")), str(uid))
+            for study in self._call("post", "tools/find", json=query).json()
+            if (uid := study["MainDicomTags"].get("StudyInstanceUID"))
+            and str(study["PatientMainDicomTags"].get("PatientID", "")).strip() == patient_id
         ]
 
     def withdraw(self, files: Sequence[Path], because: str, recorded_at: str) -> None:
@@ -172,7 +206,7 @@ class OrthancDestination:
         method: str,
         endpoint: str,
         *,
-        seconds: float = TIMEOUT_SECONDS,
+        seconds: float | None = None,
         absent: bool = False,
         **arguments: Any,
     ) -> Any:
@@ -180,7 +214,9 @@ class OrthancDestination:
         url = self._url + endpoint
         client = _Client(self._url, self._user, self._password)
         try:
-            response = getattr(client, method)(endpoint, timeout=seconds, **arguments)
+            response = getattr(client, method)(
+                endpoint, timeout=seconds or self._seconds, **arguments
+            )
         except exceptions.HttpError as error:
             status = int(error.http_status_code)
             if status == 404 and absent:

@@ -10,6 +10,7 @@ from app.worker.messages import Job, Outcome, Request
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from operators.compared import PriorSource
     from operators.findings.guideline import Rulebook
     from operators.job import ExtraEvidence, Refused, StudyJob
     from operators.models.warm import WarmModels
@@ -30,11 +31,14 @@ class AnalysisFactory:
         What guidelines say; see `app.graph.analyse`.
     extra : tuple of ExtraEvidence
         What is written beside SEG and SR.
+    priors : PriorSource or None
+        Where earlier results come from; see `app.graph.analyse`.
     """
 
     champions: Path | None = None
     rules: Rulebook | None = None
     extra: tuple[ExtraEvidence, ...] = ()
+    priors: PriorSource | None = None
 
     @classmethod
     def of_site(cls, settings: Settings) -> Self:
@@ -45,10 +49,16 @@ class AnalysisFactory:
         RulesRefusal
             See `app.rules.site_rulebook`.
         """
+        from app.priors import of_site
         from app.rules import site_rulebook
         from operators.models.champion import CHAMPIONS
 
-        return cls(settings.state_dir / CHAMPIONS, site_rulebook(settings), settings.extra_evidence)
+        return cls(
+            settings.state_dir / CHAMPIONS,
+            site_rulebook(settings),
+            settings.extra_evidence,
+            of_site(settings),
+        )
 
     def __call__(self) -> Job:
         """Load the models; the job that analyses one study with them."""
@@ -69,6 +79,7 @@ class AnalysisFactory:
                 routed=None if routed is None else [RoutedPair(*pair) for pair in routed],
                 rules=self.rules,
                 extra=self.extra,
+                priors=self.priors,
             )
             if request.propose and not done.matches and _is_one_picture(done):
                 done = _propose(request, models, self.rules, self.extra)

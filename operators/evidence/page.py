@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from operators.evidence.common import SOFTWARE_VERSION
+from operators.evidence.comparison_text import change_in_words, prior_in_short, quality_flags
 from operators.evidence.drawing import BOLD, REGULAR, Colour, advances, printable
 from operators.evidence.key_slices import NOTE, SIDES_UNKNOWN, KeySlice, size_in_words
 from operators.evidence.orientation import view_of
@@ -22,6 +23,7 @@ from operators.job import Finding, Report
 PAGE_MM = (210.0, 297.0)
 MARGIN_MM = 12.0
 PICTURES = 8
+COMPARED = 4  # structures whose change is shown
 _PICTURES_IN_ROW = 4
 LINE_EM = 1.17  # ascender and descender of the typeface together
 BLACK: Colour = (20, 22, 26)
@@ -188,6 +190,7 @@ def _attempt(
     _head(upper)
     _facts(upper, report, recorded_at)
     _quality(upper, report)
+    _comparison(upper, report)
     _pictures(upper, pictures)
     lower = _Column(0.0)
     _not_found(lower, report)
@@ -259,7 +262,7 @@ def _date(stamp: str) -> str:
 
 def _quality(column: _Column, report: Report) -> None:
     volume = report.segmentation.volume
-    texts = [flag.text for flag in volume.quality]
+    texts = [flag.text for flag in quality_flags(report)]
     if not all(view_of(volume).edges):
         texts.insert(0, SIDES_UNKNOWN)
     column.heading("Quality of the images")
@@ -269,6 +272,26 @@ def _quality(column: _Column, report: Report) -> None:
         column.lines(text, 2, colour=RED)
     if len(texts) > 3:
         column.line(_MORE.format(len(texts) - 3), colour=RED)
+
+
+def _comparison(column: _Column, report: Report) -> None:
+    """The volume of what was compared with an earlier result, what changed most first."""
+    comparison = report.comparison
+    if comparison is None or comparison.prior is None:
+        return
+    column.heading(f"Compared with the result of {prior_in_short(comparison)}")
+    pairs = sorted(
+        comparison.pairs,
+        key=lambda pair: (
+            not pair.changes[0].exceeds_uncertainty,
+            -abs(pair.changes[0].change_percent),
+        ),
+    )
+    for pair in pairs[:COMPARED]:
+        column.line(f"{pair.label}: {change_in_words(pair.changes[0])}")
+    left = max(len(pairs) - COMPARED, 0) + len(comparison.not_matched)
+    if left:
+        column.line(_MORE.format(left), colour=GREY)
 
 
 def _pictures(column: _Column, pictures: Sequence[tuple[KeySlice, Image.Image]]) -> None:

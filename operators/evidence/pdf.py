@@ -22,11 +22,11 @@ from operators.evidence.common import (
     keep_encoded,
     stamp,
 )
+from operators.evidence.comparison_text import digest
 from operators.evidence.drawing import BOLD, REGULAR
 from operators.evidence.encode import set_sequence
 from operators.evidence.key_slices import key_picture, key_slices
 from operators.evidence.page import PICTURES, Box, lay_out
-from operators.evidence.rule_text import rules_digest
 from operators.job import Report
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def build_pdf(report: Report, counts: np.ndarray, recorded_at: str) -> hd.base.S
     pictures = [(one, key_picture(report, one, outlined, PICTURE_PX)[0]) for one in shown]
     content = draw_pdf(lay_out(report, pictures, recorded_at), recorded_at)
 
-    identity = identify(segmentation, "PDF", recorded_at, also=rules_digest(report))
+    identity = identify(segmentation, "PDF", recorded_at, also=digest(report))
     document = hd.base.SOPClass(
         study_instance_uid=str(segmentation.volume.headers[0].StudyInstanceUID),
         series_instance_uid=identity.series_instance_uid,

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from operators.compared import Comparison
+from operators.evidence.comparison_text import quality_flags
 from operators.findings.class_severity import class_severity
 from operators.job import Report, Segmentation, StudyJob, Volume
 from operators.reading import Reading
@@ -56,6 +58,8 @@ def summarise(job: StudyJob) -> dict[str, Any]:
 def _result(report: Report, job: StudyJob) -> dict[str, Any]:
     return {
         **_source(report.segmentation),
+        "quality": [asdict(flag) for flag in quality_flags(report)],
+        "comparison": None if report.comparison is None else _comparison(report.comparison),
         "findings": [
             {
                 "number": finding.segment.number,
@@ -75,6 +79,15 @@ def _result(report: Report, job: StudyJob) -> dict[str, Any]:
         ],
         "evidence": _evidence(report.segmentation, job),
     }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """An earlier result, each structure then and now, and what was not compared."""
+    said = asdict(comparison)
+    del said["flags"]  # they stand in `quality`
+    if comparison.prior is not None:
+        said["prior"]["reports"] = [uid for _, _, uid in comparison.prior.reports]
+    return said
 
 
 def _image(volume: Volume) -> dict[str, Any] | None:

@@ -33,6 +33,12 @@ from operators.evidence.common import (
     keep_encoded,
     stamp,
 )
+from operators.evidence.comparison_text import (
+    comparison_items,
+    comparison_remarks,
+    digest,
+    refer_to_prior,
+)
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.outline import Outline, largest_outline, on_source_image
 from operators.evidence.planar_sr import (
@@ -45,7 +51,7 @@ from operators.evidence.planar_sr import (
     planar_groups,
     significant,
 )
-from operators.evidence.rule_text import COMMENT, rule_items, rules_digest
+from operators.evidence.rule_text import COMMENT, rule_items
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
 from operators.reading import Reading
@@ -106,13 +112,15 @@ def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Compreh
     """
     segmentation = report.segmentation
     seg = identify(segmentation, "SEG", recorded_at)
-    return document(
+    dataset = document(
         segmentation,
         _content(report, counts, seg),
         _evidence(report, seg),
         recorded_at,
-        also=rules_digest(report),
+        also=digest(report),
     )
+    refer_to_prior(dataset, report)
+    return dataset
 
 
 def document(
@@ -379,7 +387,7 @@ def _groups(
     volumetric[0].ContentSequence.append(
         sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
     )
-    for item in rule_items(finding):
+    for item in (*rule_items(finding), *comparison_items(report, finding)):
         volumetric[0].ContentSequence.append(item)
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
     area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
@@ -477,3 +485,4 @@ def _remarks(report: Report) -> Iterator[str]:
             )
     for flag in report.segmentation.volume.quality:
         yield f"Quality of the input, {flag.name}: {flag.text}"
+    yield from comparison_remarks(report)

@@ -20,7 +20,7 @@ from operators.findings.boxes import Box, bounding_boxes
 from operators.findings.concepts import Intensity, intensity_of
 from operators.findings.coverage import remark_coverage
 from operators.findings.sides import check_sides
-from operators.findings.surface import crossing_weights_mm2, measure_surface
+from operators.findings.surface import Surface, crossing_weights_mm2, measure_surface
 from operators.findings.tally import tally
 from operators.job import Code, Finding, Plane, Refused, Report, Segment, Segmentation, StudyJob
 from operators.measured import Measurement
@@ -122,21 +122,10 @@ def _measure_mask(
     """All measurements of one segment of a stack, in the order a reader gets them."""
     volume = segmentation.volume
     surface = measure_surface(mask, weights_mm2)
-    voxels = int(np.count_nonzero(mask))
-    shell = voxels - int(np.count_nonzero(surface.core))
     pieces, piece = _largest_piece(mask)
-    yield Measurement(
-        "volume",
-        voxels * volume.voxel_ml,
-        concepts.VOLUME,
-        concepts.MILLILITRE,
-        uncertainty=shell * volume.voxel_ml / 2,
-    )
-    long, short = in_plane_axes(piece, box, volume.lps_from_index)
+    yield from _size(mask, piece, box, volume.lps_from_index, surface)
     longest = longest_line(piece, box, volume.lps_from_index)
     del piece
-    yield _length("long_axis", concepts.LONG_AXIS, long)
-    yield _length("short_axis", concepts.SHORT_AXIS, short)
     yield _length("long_axis_3d", concepts.LONG_AXIS_3D, longest)
     sides = (
         ("extent_left_right", concepts.WIDTH),
@@ -156,6 +145,45 @@ def _measure_mask(
         tissue = ~volume.padding[box]
         mask, core = mask & tissue, core & tissue
     yield from _statistics(array[mask], array[core], intensity)
+
+
+def measure_size(mask: np.ndarray, lps_from_index: np.ndarray) -> tuple[Measurement, ...]:
+    """Volume, long and short axis of a mask without its image.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray, shape (z, y, x), bool
+        With at least one voxel.
+    lps_from_index : numpy.ndarray, shape (4, 4)
+        (i, j, k, 1) → LPS mm.
+
+    Returns
+    -------
+    tuple of Measurement
+        The same as `measure` gives for the same mask.
+    """
+    surface = measure_surface(mask, crossing_weights_mm2(lps_from_index))
+    box = (slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2]))
+    return tuple(_size(mask, _largest_piece(mask)[1], box, lps_from_index, surface))
+
+
+def _size(
+    mask: np.ndarray, piece: np.ndarray, box: Box, lps_from_index: np.ndarray, surface: Surface
+) -> Iterator[Measurement]:
+    """Volume of all pieces, and the axes of the largest one."""
+    voxel_ml = float(abs(np.linalg.det(lps_from_index[:3, :3])) / 1000.0)
+    voxels = int(np.count_nonzero(mask))
+    shell = voxels - int(np.count_nonzero(surface.core))
+    yield Measurement(
+        "volume",
+        voxels * voxel_ml,
+        concepts.VOLUME,
+        concepts.MILLILITRE,
+        uncertainty=shell * voxel_ml / 2,
+    )
+    long, short = in_plane_axes(piece, box, lps_from_index)
+    yield _length("long_axis", concepts.LONG_AXIS, long)
+    yield _length("short_axis", concepts.SHORT_AXIS, short)
 
 
 def _length(name: str, code: Code, line: Line) -> Measurement:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from operators.compared import PriorSource
 from operators.core import ExecutionContext, InputContext, Operator, OperatorSpec, OutputContext
 from operators.findings.guideline import Rulebook
+from operators.findings.longitudinal import compare_job
 from operators.findings.measure import measure_job
 from operators.findings.rules import apply_rules_to_job
 from operators.job import StudyJob
@@ -20,12 +22,19 @@ class Findings(Operator):
     ----------
     rules : Rulebook
         What guidelines say, and what of it the site has accepted; by default nothing.
+    priors : PriorSource or None
+        Where earlier results of the same patient come from; None: they are not asked for.
     """
 
     def __init__(
-        self, fragment: Any, *args: Any, rules: Rulebook = NO_RULES, **kwargs: Any
+        self,
+        fragment: Any,
+        *args: Any,
+        rules: Rulebook = NO_RULES,
+        priors: PriorSource | None = None,
+        **kwargs: Any,
     ) -> None:
-        self._rules = rules
+        self._rules, self._priors = rules, priors
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: OperatorSpec) -> None:
@@ -36,6 +45,8 @@ class Findings(Operator):
     def compute(
         self, op_input: InputContext, op_output: OutputContext, context: ExecutionContext
     ) -> None:
-        """Measure every segmentation of the job, then ask the rules."""
+        """Measure every segmentation of the job, then ask the rules and earlier results."""
         job: StudyJob = op_input.receive("job")
-        op_output.emit(apply_rules_to_job(measure_job(job), self._rules), "measured")
+        measured = apply_rules_to_job(measure_job(job), self._rules)
+        compared = compare_job(measured, self._priors) if self._priors else measured
+        op_output.emit(compared, "measured")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from operators.job import QualityFlag, Segment, Volume
+from operators.job import Code, QualityFlag, Segment, Volume
 
 # Along LPS x, which grows towards the patient's left (PS3.3 C.7.6.2.1.1).
 _SIGN = {("7771000", "SCT"): 1.0, ("24028007", "SCT"): -1.0}
@@ -47,7 +47,9 @@ def check_sides(
         `MARGIN_MM`; ``"side-unchecked"`` those that nothing could be compared with.
     """
     sided = {
-        segment: float(place[0]) for segment, place in centroids_lps_mm.items() if _sign(segment)
+        segment: float(place[0])
+        for segment, place in centroids_lps_mm.items()
+        if sign_of(segment.laterality)
     }
     if not sided:
         return ()
@@ -56,9 +58,11 @@ def check_sides(
     middle = _middle_mm(volume)
     doubtful, unchecked = [], []
     for segment, x_mm in sided.items():
-        sign = _sign(segment)
+        sign = sign_of(segment.laterality)
         partners = [
-            x for other, x in sided.items() if other.type == segment.type and _sign(other) == -sign
+            x
+            for other, x in sided.items()
+            if other.type == segment.type and sign_of(other.laterality) == -sign
         ]
         if partners and (beyond := sign * (partners[0] - x_mm)) > MARGIN_MM:
             other = _SIDE[-sign]
@@ -90,8 +94,8 @@ def _unchecked(segments: list[Segment], why: str) -> QualityFlag:
     return QualityFlag("side-unchecked", f"The side could not be checked of {labels}: {why}.")
 
 
-def _sign(segment: Segment) -> float:
-    side = segment.laterality
+def sign_of(side: Code | None) -> float:
+    """1.0 for left, -1.0 for right, as LPS x grows; 0.0 for anything else."""
     return _SIGN.get((side.value, side.scheme), 0.0) if side else 0.0
 
 
