@@ -131,6 +131,8 @@ def _read(
     verified = [document for document in about if document.verified]
     replaced = frozenset().union(*(document.replaces for document in verified))
     last = [document for document in verified if document.reference[2] not in replaced]
+    # Fail closed: where two last words differ, the result is not used.
+    rejected = any(not document.measures for document in last)
     whose = who_and_when(header)
     return Prior(
         identity=PriorIdentity(
@@ -139,7 +141,7 @@ def _read(
             seg_sop_instance_uid=uid,
             seg_series_instance_uid=str(header.SeriesInstanceUID),
             reports=tuple(sorted(document.reference for document in about)),
-            confirmed=uid in confirmed or bool(last),
+            confirmed=not rejected and (uid in confirmed or bool(last)),
             ours=ours,
             bundle=model.name if model else "",
             version=model.version if model else "",
@@ -148,8 +150,7 @@ def _read(
         whose=whose,
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         structures=tuple(_structures(segmentation, ours)),
-        # Fail closed: where two last words differ, the result is not used.
-        rejected=any(not document.measures for document in last),
+        rejected=rejected,
         recorded_at=recorded_at,
     )
 
