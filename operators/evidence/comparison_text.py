@@ -62,8 +62,14 @@ def digest(report: Report) -> str:
     comparison = report.comparison
     if comparison is None:
         return rules_digest(report)
-    said = hashlib.sha256(repr(comparison).encode()).hexdigest()
-    return f"{rules_digest(report)}comparison={said}"
+    # What is written of it, not the last bit of a number: that may be another machine's.
+    said = (
+        comparison.prior,
+        comparison.interval_days,
+        [(pair.number, pair_in_words(pair)) for pair in comparison.pairs],
+        [*comparison_remarks(report)],
+    )
+    return f"{rules_digest(report)}comparison={hashlib.sha256(repr(said).encode()).hexdigest()}"
 
 
 def refer_to_prior(dataset: Dataset, report: Report) -> None:
