@@ -186,7 +186,7 @@ class Change:
         Of the difference: root of the sum of both measurements' squares.
     exceeds_uncertainty : bool or None
         Whether the difference is larger; None where that can't be told, or where one of the
-        two is of a part of the structure.
+        two may be a part of the structure only.
     """
 
     name: str

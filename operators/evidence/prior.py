@@ -8,6 +8,7 @@ keeps a register asks that first.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,8 @@ from operators.job import Code
 from operators.study.layout import open_layout
 
 MAX_FILE_BYTES = 256 << 20
-MAX_VOXELS = 1 << 30  # of all frames of a SEG, and of one segment's grid
+MAX_VOXELS = 1 << 30  # of one segment's grid, which is decoded at once
+MAX_FRAME_PIXELS = 1 << 32  # of all frames: one bit each in memory
 _REPORTS = frozenset({EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage})
 _IMAGING_MEASUREMENTS = "126010"  # DCM; a reader's rejection has none (`app/verdicts/verify.py`)
 
@@ -113,8 +115,8 @@ def _read(
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise PriorTooLarge(what, size, MAX_FILE_BYTES, "bytes")
     voxels = int(header.NumberOfFrames) * int(header.Rows) * int(header.Columns)
-    if voxels > MAX_VOXELS:
-        raise PriorTooLarge(what, voxels, MAX_VOXELS, "pixels")
+    if voxels > MAX_FRAME_PIXELS:
+        raise PriorTooLarge(what, voxels, MAX_FRAME_PIXELS, "pixels")
     segmentation = hd.seg.segread(path)
     grid = segmentation.get_volume_geometry(allow_missing_positions=True)
     if grid is None:
@@ -190,6 +192,7 @@ def _references(header: Dataset, keyword: str) -> Iterator[tuple[str, str]]:
 
 
 def _structures(segmentation: hd.seg.Segmentation, ours: bool) -> Iterator[PriorStructure]:
+    ends = _at_an_end(segmentation) if ours else {}
     for item in segmentation.SegmentSequence:
         kind = item.SegmentedPropertyTypeCodeSequence[0]
         sides = kind.get("SegmentedPropertyTypeModifierCodeSequence") or ()
@@ -202,7 +205,7 @@ def _structures(segmentation: hd.seg.Segmentation, ours: bool) -> Iterator[Prior
             type=_code(kind),
             laterality=_code(sides[0]) if sides else None,
             tracking_uid=str(item.get("TrackingUID", "") or ""),
-            load=partial(_load, segmentation, number, ours),
+            load=partial(_load, segmentation, number, ends.get(number)),
         )
 
 
@@ -211,7 +214,7 @@ def _code(item: Dataset) -> Code:
     return Code(str(value), str(item.get("CodingSchemeDesignator", "")), str(item.CodeMeaning))
 
 
-def _load(segmentation: hd.seg.Segmentation, number: int, ours: bool) -> Placed:
+def _load(segmentation: hd.seg.Segmentation, number: int, at_an_end: bool | None) -> Placed:
     """One segment in its bounding box."""
     volume = segmentation.get_volume(
         segment_numbers=[number],
@@ -231,13 +234,12 @@ def _load(segmentation: hd.seg.Segmentation, number: int, ours: bool) -> Placed:
         for held in [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))]
     )
     at_edge = any(box[axis].start == 0 or box[axis].stop == mask.shape[axis] for axis in (1, 2))
-    ends = _at_an_end(segmentation, number) if ours else None
-    cut_off = True if at_edge or ends else ends
+    cut_off = True if at_edge else at_an_end
     return Placed(mask[box].copy(), shifted(affine, (box[0], box[1], box[2])), cut_off)
 
 
-def _at_an_end(segmentation: hd.seg.Segmentation, number: int) -> bool | None:
-    """Whether a segment of ours reaches the first or last slice; None where it can't be told.
+def _at_an_end(segmentation: hd.seg.Segmentation) -> dict[int, bool]:
+    """Whether each segment of ours reaches the first or last slice; empty where that can't be told.
 
     A SEG has no empty frames, but ours names every slice of the volume, in its order.
     """
@@ -247,12 +249,11 @@ def _at_an_end(segmentation: hd.seg.Segmentation, number: int) -> bool | None:
         for item in series.get("ReferencedInstanceSequence") or ()
     ]
     if len(set(slices)) < len(slices) or not slices:
-        return None
-    held = {
-        str(source.ReferencedSOPInstanceUID)
-        for frame in segmentation.PerFrameFunctionalGroupsSequence
-        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
-        for derived in frame.get("DerivationImageSequence") or ()
-        for source in derived.get("SourceImageSequence") or ()
-    }
-    return bool(held & {slices[0], slices[-1]}) if held else None
+        return {}
+    held: dict[int, set[str]] = defaultdict(set)
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        number = int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        for derived in frame.get("DerivationImageSequence") or ():
+            for source in derived.get("SourceImageSequence") or ():
+                held[number].add(str(source.ReferencedSOPInstanceUID))
+    return {number: bool(uids & {slices[0], slices[-1]}) for number, uids in held.items()}

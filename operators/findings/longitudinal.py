@@ -162,6 +162,8 @@ def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -
         remarks.append(f"cut off where the image ends ({when}): a change may be of what is shown")
     elif placed.cut_off is None:
         remarks.append("whether the earlier image showed all of it can't be told")
+    if matched.shared:
+        remarks.append("another of its kind overlaps one of the two: they may have merged or split")
     tilt = _tilt_deg(report.segmentation.volume.lps_from_index, placed.lps_from_index)
     if tilt > PARALLEL_DEG:
         remarks.append(f"axes are not compared: the slices of the two lie {tilt:.0f}° apart")
@@ -170,7 +172,7 @@ def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -
         for measured in measure_size(placed.mask, placed.lps_from_index)
         if measured.name == "volume" or tilt <= PARALLEL_DEG
     }
-    whole = not (cut_now or placed.cut_off)
+    whole = not (cut_now or placed.cut_off or matched.shared)
     changes = tuple(
         _change(earlier[now.name], now, whole)
         for now in matched.finding.measurements

@@ -57,13 +57,16 @@ class Matched:
         Why they are one.
     dice : float or None
         Where the overlap says so.
+    shared : bool
+        Whether a third one overlaps either: they may have merged, or split.
     """
 
     finding: Finding
     structure: PriorStructure
     placed: Placed
     how: MatchedBy
-    dice: float | None
+    dice: float | None = None
+    shared: bool = False
 
 
 def match(report: Report, prior: Prior) -> tuple[list[Matched], list[NotMatched]]:
@@ -134,13 +137,18 @@ class _Matching:
         ]
 
     def _take(
-        self, finding: Finding, structure: PriorStructure, how: MatchedBy, dice: float | None = None
+        self,
+        finding: Finding,
+        structure: PriorStructure,
+        how: MatchedBy,
+        dice: float | None = None,
+        shared: bool = False,
     ) -> None:
         placed = self._load(structure)
         if not placed.mask.any():
             self._why[finding.segment.number] = "the earlier segment has no pixel"
             return
-        self.pairs.append(Matched(finding, structure, placed, how, dice))
+        self.pairs.append(Matched(finding, structure, placed, how, dice, shared))
         del self._left[finding.segment.number], self._prior_left[structure.number]
 
     def _load(self, structure: PriorStructure) -> Placed:
@@ -196,7 +204,10 @@ class _Matching:
         return any(
             sign * (_x_mm(self._load(other)) - _x_mm(self._load(structure))) > MARGIN_MM
             for other in self._prior.structures
-            if sign and other.type == structure.type and sign_of(other.laterality) == -sign
+            if sign
+            and sign_of(other.laterality) == -sign
+            and (other.type.value, other.type.scheme)
+            == (structure.type.value, structure.type.scheme)
         )
 
     def _by_overlap(self) -> None:
@@ -237,7 +248,8 @@ class _Matching:
                     number, f"it overlaps {structure.label}, which has a larger overlap"
                 )
             else:
-                self._take(finding, structure, "overlap", dice)
+                touching = [1 for d, f, s in scored if d > 0 and (f is finding or s is structure)]
+                self._take(finding, structure, "overlap", dice, len(touching) > 1)
 
 
 def _largest_first(scored: tuple[float, Finding, PriorStructure]) -> tuple[float, int, int]:

@@ -18,7 +18,7 @@ from app.demo.orthanc import find_orthanc, running_orthanc
 from tests.e2e.serving import STORESCU, Served, archived, serve, storescu
 from tests.e2e.test_serve import BUNDLES, LOAD_SECONDS
 from tests.series import Ball, centred_grid, render, stable_uid, write_ct_series
-from tests.validators import dciodvfy_errors, pixelmed_sr_errors, result_errors
+from tests.validators import dciodvfy_errors, dsrdump, pixelmed_sr_errors, result_errors
 
 pytestmark = [
     pytest.mark.orthanc,
@@ -90,10 +90,10 @@ def test_the_second_study_of_a_patient_is_compared_with_the_first(tmp_path: Path
     (sr,) = [item["sop_instance_uid"] for item in second["evidence"] if item["kind"] == "SR"]
     document = held[sr]
     assert uids["SEG"] in str(document.PertinentOtherEvidenceSequence)
-    assert "the result of 2024-01-02, 30 days earlier" in str(document)
     path = tmp_path / "sr.dcm"
     content = io.BytesIO()
     document.save_as(content, enforce_file_format=True)
     path.write_bytes(content.getvalue())
     assert not dciodvfy_errors(path)
     assert pixelmed_sr_errors(path) == []
+    assert "the result of 2024-01-02, 30 days earlier" in dsrdump(path)

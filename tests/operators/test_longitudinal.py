@@ -268,6 +268,9 @@ def test_a_lesion_elsewhere_and_a_second_one_in_one_place_stay_alone(tmp_path: P
     assert [(pair.number, pair.prior_number) for pair in said.pairs] == [(1, 1)]
     reasons = {one.label: one.reason for one in said.not_matched}
     assert "larger overlap" in reasons["Lesion 2"]
+    # One that became two has not shrunk.
+    assert said.pairs[0].changes[0].exceeds_uncertainty is None
+    assert "merged or split" in said.pairs[0].remarks[0]
     assert "is below 0.1" in reasons["Lesion 3"]
 
 
