@@ -47,7 +47,7 @@ LEFT_OUT = "prior-left-out"
 
 
 def compare_job(job: StudyJob, source: PriorSource) -> StudyJob:
-    """`job`, every report compared with an earlier result or saying why not.
+    """`job`, every report of a stack compared with an earlier result or saying why not.
 
     Parameters
     ----------
@@ -247,11 +247,14 @@ def _other_model(model: ModelIdentity, prior: PriorIdentity) -> tuple[QualityFla
     return (QualityFlag(OTHER_MODEL, f"{said}: a change may be the model's."),)
 
 
-def _compared(report: Report, ask: PriorSource) -> Comparison:
-    """With the first earlier result that shares a structure, or why with none."""
+def _compared(report: Report, ask: PriorSource) -> Comparison | None:
+    """With the first earlier result that shares a structure, or why with none.
+
+    A 2D image has no volume and no place in the patient: there is nothing to look for.
+    """
     volume = report.segmentation.volume
     if volume.plane is not None:
-        return _not_compared(["a 2D image has no volume and no place in the patient"])
+        return None
     present = who_and_when(volume.headers[0])
     reasons: list[str] = []
     tried: list[Comparison] = []

@@ -197,3 +197,34 @@ def test_a_run_that_is_refused_whole_leaves_no_empty_folder(phantom, tmp_path):
 
     assert not (tmp_path / "deep").exists()
     assert (tmp_path / "mine").is_dir()  # it was there before
+
+
+def test_an_earlier_result_is_compared_with(phantom, tmp_path):
+    affine = centred_grid(SHAPE_ZYX, (2.5, 1.0, 1.0))
+    array = render([Ball((0, 0, 0), 14.0, 120)], SHAPE_ZYX, affine)
+
+    def later(dataset, _k):
+        dataset.StudyDate = "20240112"
+
+    write_ct_series(
+        tmp_path / "later", array, affine, body_part="PHANTOM", study="later", edit=later
+    )
+    assert radloop("run", phantom, "-o", tmp_path / "earlier").returncode == 0
+
+    done = radloop(
+        "run", tmp_path / "later", "-o", tmp_path / "out", "--prior", tmp_path / "earlier"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "since 20240102, 10 days earlier: Soft ball: 7.2" in done.stdout
+    assert "more than the uncertainty" in done.stdout
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (pair,) = result["results"][0]["comparison"]["pairs"]
+    assert pair["changes"][0]["change_percent"] == pytest.approx(100 * ((14 / 12) ** 3 - 1), abs=4)
+
+    wrong = radloop(
+        "run", tmp_path / "later", "-o", tmp_path / "x", "--prior", tmp_path / "nowhere"
+    )
+    assert wrong.returncode == 2
+    assert "is no folder of earlier results" in wrong.stderr
+    assert not (tmp_path / "x").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from operators.compared import Comparison, Prior, Priors, WhoAndWhen
 from operators.findings.longitudinal import compare, compare_job, doubling_time_days
-from operators.job import Report, StudyJob
+from operators.job import Plane, Report, StudyJob
 from tests.operators.priors import (
     CENTRE,
     FRAME,
@@ -371,6 +371,13 @@ def test_whatever_goes_wrong_the_job_goes_on(tmp_path: Path) -> None:
         assert report.comparison is not None
         assert "KeyError" in report.comparison.flags[0].text
         assert "Doe" not in report.comparison.flags[0].text
+
+
+def test_a_2d_image_is_not_compared_and_nothing_is_said() -> None:
+    planar = make_report(1, plane=Plane("xray", None, (), ""))
+    job = StudyJob(Path(), Path(), RECORDED_AT, reports=(planar,))
+
+    assert compare_job(job, lambda _present: pytest.fail("asked")).reports == (planar,)
 
 
 def test_compare_takes_the_interval_as_it_is(tmp_path: Path) -> None:
