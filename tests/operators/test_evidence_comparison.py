@@ -245,7 +245,7 @@ def _scattered(dataset: Dataset) -> None:
 
 
 def _endless(dataset: Dataset) -> None:
-    dataset.NumberOfFrames = 1 << 20
+    dataset.NumberOfFrames = 1 << 24
 
 
 def _codeless(dataset: Dataset) -> None:
