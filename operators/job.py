@@ -28,6 +28,7 @@ Severity = Literal["CRITICAL", "HIGH", "MODERATE", "LOW", "NORMAL", "NOT_ASSESSE
 EvidenceKind = Literal["SEG", "SR", "RTSTRUCT", "KEY_IMAGE", "PDF"]
 # What is written beside SEG and SR only where a site or a person asks for it.
 ExtraEvidence = Literal["key_images", "pdf", "rtstruct"]
+Part = int | slice | tuple[int | slice, ...]  # of a stack (z, y, x)
 
 
 @dataclass(frozen=True)
@@ -361,9 +362,7 @@ class Segmentation:
     model: ModelIdentity
     overlapping: bool = False
 
-    def mask(
-        self, number: int, k: int | slice | tuple[int | slice, ...] = slice(None)
-    ) -> np.ndarray:
+    def mask(self, number: int, k: Part = slice(None)) -> np.ndarray:
         """Voxels of one segment, bool: of slice `k` (y, x), of any part, or of all (z, y, x)."""
         there = self.labels[k]
         if not self.overlapping:

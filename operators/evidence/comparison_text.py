@@ -16,10 +16,8 @@ from pydicom.uid import SegmentationStorage
 
 from operators.compared import Change, Comparison, Pair, PriorIdentity
 from operators.evidence.encode import encode_item, set_sequence
-from operators.evidence.rule_text import rules_digest
+from operators.evidence.rule_text import COMMENT, rules_digest
 from operators.job import Finding, QualityFlag, Report
-
-_COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 
 
 def comparison_items(report: Report, finding: Finding) -> Iterator[sr.TextContentItem]:
@@ -35,7 +33,7 @@ def comparison_items(report: Report, finding: Finding) -> Iterator[sr.TextConten
     for pair in comparison.pairs:
         if pair.number == finding.segment.number:
             text = f"Compared with {prior_in_words(comparison)}: {pair_in_words(pair)}."
-            yield sr.TextContentItem(_COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
+            yield sr.TextContentItem(COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
 
 
 def comparison_remarks(report: Report) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from operators.findings.measure import measure
 from operators.findings.tally import tally
 from operators.job import Report
 from tests.operators.scene import RECORDED_AT, make_segmentation, segment, two_glands
-from tests.series import Ball, centred_grid
+from tests.series import Ball, centred_grid, oblique
 from tests.validators import dciodvfy_errors
 
 
@@ -80,10 +80,32 @@ def by_segment_and_source(seg: pydicom.Dataset) -> dict[tuple[int, str], tuple]:
     return frames
 
 
-def test_frames_are_those_that_highdicom_makes_from_the_whole(tmp_path: Path) -> None:
-    report = two_glands(tmp_path / "in")
+def many_structures(folder: Path) -> Report:
+    """104 boxes in an oblique, anisotropic series; two labels more are looked for in vain."""
+    shape = (9, 36, 44)
+    grid = centred_grid(shape, (2.5, 0.7, 0.9), oblique(20, 10))
+    segments = [replace(segment(n, "mandible"), name=f"s{n}", label=f"s{n}") for n in range(1, 107)]
+    segmentation = make_segmentation(folder, [], shape, grid, segments)
+    labels = np.zeros(shape, np.uint8)
+    for n in range(104):
+        row, column = divmod(n, 13)
+        first = n % 6
+        # Of the last labels, 105 and 106, none occurs; the others are in no order.
+        labels[first : first + 1 + n % 4, 4 * row : 4 * row + 3, 3 * column : 3 * column + 2] = (
+            n * 7 % 104 + 1
+        )
+    return measure(replace(segmentation, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"), [(two_glands, [2, 7]), (many_structures, list(range(1, 105)))]
+)
+def test_frames_are_those_that_highdicom_makes_from_the_whole(
+    make: Callable[[Path], Report], found: list[int], tmp_path: Path
+) -> None:
+    report = make(tmp_path / "in")
     ours = written(report, tmp_path / "out")
-    theirs = by_highdicom_alone(report, tmp_path / "in", [2, 7])
+    theirs = by_highdicom_alone(report, tmp_path / "in", found)
 
     # highdicom counts slices against the normal: frames are paired by what they show.
     mine, other = by_segment_and_source(ours), by_segment_and_source(theirs)
