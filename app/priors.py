@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from app.register import Register, Written
 from app.verdicts.record import Verdict, latest_verdicts, read_verdicts
 from operators.compared import Priors, WhoAndWhen
 from operators.errors import Refusal
+from operators.findings.prior_refusals import DateMissing
 
 if TYPE_CHECKING:
     from app.delivery.orthanc import OrthancDestination
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 MAX_STUDIES = 100  # of one patient, asked of the register
 MAX_RESULTS = 8  # fetched: confirmed ones first, then the latest
 ASK_SECONDS = 15.0  # for each answer of Orthanc
+DEADLINE_SECONDS = 60.0  # for all of them: the study must not wait longer
 
 
 @dataclass(frozen=True)
@@ -69,39 +73,63 @@ class ArchivePriors:
     def __call__(self, present: WhoAndWhen) -> Priors:
         """Those of earlier studies of the same patient that nobody rejected."""
         from app.delivery.orthanc import OrthancDestination
+        from operators.evidence.prior import read_priors
 
+        if not present.study_date:
+            return Priors(left_out=(DateMissing(f"study {present.study_instance_uid}").reason,))
         orthanc = OrthancDestination(self.url, self.user, self.password, seconds=ASK_SECONDS)
         try:
-            return self._look(orthanc, present)
+            with tempfile.TemporaryDirectory(prefix="radloop-prior-") as folder:
+                fetched, confirmed, left_out = self._within_time(orthanc, present, Path(folder))
+                if not fetched:
+                    none = "the archive holds no earlier result of this patient with a segmentation"
+                    return Priors(left_out=tuple(left_out) or (none,))
+                priors = read_priors(Path(folder), confirmed)
+            return Priors(priors.results, (*left_out, *priors.left_out))
+        except TimeoutError:
+            late = f"Orthanc took more than {DEADLINE_SECONDS:g} s to give the earlier results"
+            return Priors(left_out=(late,))
         except DestinationUnreachable as away:
             return Priors(left_out=(f"{away.code}: Orthanc can't be reached now ({away.why})",))
         except Refusal as refusal:
             return Priors(left_out=(refusal.reason,))
 
-    def _look(self, orthanc: OrthancDestination, present: WhoAndWhen) -> Priors:
-        from operators.evidence.prior import MAX_FILE_BYTES, read_priors
+    def _within_time(
+        self, orthanc: OrthancDestination, present: WhoAndWhen, folder: Path
+    ) -> tuple[int, list[str], list[str]]:
+        """`_fetch`, given up after `DEADLINE_SECONDS`: an answer that trickles in is never late."""
+        done: Future[tuple[int, list[str], list[str]]] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(self._fetch(orthanc, present, folder))
+            except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
+                done.set_exception(error)
+
+        threading.Thread(target=run, name="priors", daemon=True).start()
+        return done.result(DEADLINE_SECONDS)
+
+    def _fetch(
+        self, orthanc: OrthancDestination, present: WhoAndWhen, folder: Path
+    ) -> tuple[int, list[str], list[str]]:
+        """How many results were put into a folder, which SEGs are confirmed, what was left out."""
+        from operators.evidence.prior import MAX_FILE_BYTES
 
         verdicts = latest_verdicts(read_verdicts(self.state_dir)).values()
         said = {one.seg.sop_instance_uid: one for one in verdicts if one.seg is not None}
         left_out: list[str] = []
         fetched: list[str] = []
-        with tempfile.TemporaryDirectory(prefix="radloop-prior-") as folder:
-            for seg, reports in self._candidates(orthanc, present, said):
-                content = _held(orthanc, seg, MAX_FILE_BYTES, left_out)
-                if content is None:
-                    continue
-                fetched.append(seg.sop_instance_uid)
-                about = [_held(orthanc, one, MAX_FILE_BYTES, left_out) for one in reports]
-                for number, held in enumerate([content, *filter(None, about)]):
-                    (Path(folder) / f"{len(fetched)}-{number}.dcm").write_bytes(held)
-                if len(fetched) == MAX_RESULTS:
-                    break
-            if not fetched:
-                none = "the archive holds no earlier result of this patient with a segmentation"
-                return Priors(left_out=tuple(left_out) or (none,))
-            confirmed = [uid for uid in fetched if uid in said]
-            priors = read_priors(Path(folder), confirmed)
-        return Priors(priors.results, (*left_out, *priors.left_out))
+        for seg, reports in self._candidates(orthanc, present, said):
+            content = _held(orthanc, seg, MAX_FILE_BYTES, left_out)
+            if content is None:
+                continue
+            fetched.append(seg.sop_instance_uid)
+            about = [_held(orthanc, one, MAX_FILE_BYTES, left_out) for one in reports]
+            for number, held in enumerate([content, *filter(None, about)]):
+                (folder / f"{len(fetched)}-{number}.dcm").write_bytes(held)
+            if len(fetched) == MAX_RESULTS:
+                break
+        return len(fetched), [uid for uid in fetched if uid in said], left_out
 
     def _candidates(
         self, orthanc: OrthancDestination, present: WhoAndWhen, said: dict[str, Verdict]
@@ -111,7 +139,8 @@ class ArchivePriors:
         studies = orthanc.studies_of(present.patient_id, present.study_date)
         found = []
         for date, study_uid in sorted(studies, reverse=True)[:MAX_STUDIES]:
-            if study_uid == present.study_instance_uid:
+            # Of the day itself none is compared: they must not take the place of earlier ones.
+            if study_uid == present.study_instance_uid or not "" < date < present.study_date:
                 continue
             for seg in register.in_study(study_uid, "SEG"):
                 verdict = said.get(seg.sop_instance_uid)

@@ -29,12 +29,16 @@ class WhoAndWhen:
         Study Instance UID.
     study_date : str
         ``YYYYMMDD``; "" where it is missing or none.
+    birth_date, sex : str
+        PatientBirthDate and PatientSex, "" where they are missing; PHI, never shown.
     """
 
     issuer: str
     patient_id: str
     study_instance_uid: str
     study_date: str
+    birth_date: str = ""
+    sex: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,8 @@ class Change:
     uncertainty : float or None
         Of the difference: root of the sum of both measurements' squares.
     exceeds_uncertainty : bool or None
-        Whether the difference is larger; None where that can't be told, or where one of the
-        two may be a part of the structure only.
+        Whether the difference is larger; None where that can't be told, where one of the
+        two may be a part of the structure only, or where another model made one of them.
     """
 
     name: str

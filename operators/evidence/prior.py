@@ -9,7 +9,7 @@ keeps a register asks that first.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pydicom.uid import (
 from operators.compared import Placed, Prior, PriorIdentity, Priors, PriorStructure
 from operators.errors import FileRefusal, Refusal
 from operators.evidence.trace import NotOurs, trace_file
+from operators.findings.coverage import NAME as COVERAGE
 from operators.findings.longitudinal import who_and_when
 from operators.findings.matching import shifted
 from operators.findings.prior_refusals import PriorTooLarge, PriorUnusable
@@ -49,6 +50,7 @@ class _Document:
     verified: bool
     measures: bool
     replaces: frozenset[str]
+    cut: str  # what it says of structures that go on outside the image
 
 
 def read_priors(folder: Path, confirmed: Collection[str] = ()) -> Priors:
@@ -151,7 +153,7 @@ def _read(
         ),
         whose=whose,
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
-        structures=tuple(_structures(segmentation, ours)),
+        structures=tuple(_structures(segmentation, ours, [document.cut for document in about])),
         rejected=rejected,
         recorded_at=recorded_at,
     )
@@ -177,7 +179,16 @@ def _document(header: Dataset) -> _Document:
             for name in item.get("ConceptNameCodeSequence") or ()
         ),
         replaces=frozenset(uid for _, uid in _references(header, "PredecessorDocumentsSequence")),
+        cut="\n".join(text for text in _texts(items) if COVERAGE in text),
     )
+
+
+def _texts(items: Iterable[Dataset]) -> Iterator[str]:
+    """Every text of a content tree."""
+    for item in items:
+        if item.get("ValueType") == "TEXT":
+            yield str(item.get("TextValue", ""))
+        yield from _texts(item.get("ContentSequence") or ())
 
 
 def _references(header: Dataset, keyword: str) -> Iterator[tuple[str, str]]:
@@ -191,12 +202,20 @@ def _references(header: Dataset, keyword: str) -> Iterator[tuple[str, str]]:
                 )
 
 
-def _structures(segmentation: hd.seg.Segmentation, ours: bool) -> Iterator[PriorStructure]:
+def _structures(
+    segmentation: hd.seg.Segmentation, ours: bool, cut: Sequence[str]
+) -> Iterator[PriorStructure]:
+    """All segments; `cut` is what each report on them says of structures that go on outside."""
     ends = _at_an_end(segmentation) if ours else {}
     for item in segmentation.SegmentSequence:
         kind = item.SegmentedPropertyTypeCodeSequence[0]
         sides = kind.get("SegmentedPropertyTypeModifierCodeSequence") or ()
         number = int(item.SegmentNumber)
+        at_an_end = ends.get(number)
+        if any(str(item.SegmentLabel) in said for said in cut):
+            at_an_end = True
+        elif not cut and not at_an_end:
+            at_an_end = None  # a mask alone does not tell where padding ended the image
         yield PriorStructure(
             number=number,
             # A label of ours; anybody else's may hold what a person wrote.
@@ -205,7 +224,7 @@ def _structures(segmentation: hd.seg.Segmentation, ours: bool) -> Iterator[Prior
             type=_code(kind),
             laterality=_code(sides[0]) if sides else None,
             tracking_uid=str(item.get("TrackingUID", "") or ""),
-            load=partial(_load, segmentation, number, ends.get(number)),
+            load=partial(_load, segmentation, number, at_an_end),
         )
 
 

@@ -74,7 +74,12 @@ def who_and_when(header: Dataset) -> WhoAndWhen:
         return str(header.get(keyword, "") or "").strip()
 
     return WhoAndWhen(
-        text("IssuerOfPatientID"), text("PatientID"), text("StudyInstanceUID"), text("StudyDate")
+        text("IssuerOfPatientID"),
+        text("PatientID"),
+        text("StudyInstanceUID"),
+        text("StudyDate"),
+        text("PatientBirthDate"),
+        text("PatientSex"),
     )
 
 
@@ -97,6 +102,13 @@ def check_comparable(present: WhoAndWhen, prior: Prior) -> int:
         raise OtherPatient(seg_uid, "PatientID")
     if prior.whose.issuer != present.issuer:
         raise OtherPatient(seg_uid, "IssuerOfPatientID")
+    # An ID that several people share ("0", "ANON") is told by what else is known of them.
+    for keyword, one, other in (
+        ("PatientBirthDate", prior.whose.birth_date, present.birth_date),
+        ("PatientSex", prior.whose.sex, present.sex),
+    ):
+        if one and other and one != other:
+            raise OtherPatient(seg_uid, keyword)
     if prior.rejected:
         raise PriorRejected(seg_uid)
     then, now = _date(prior.whose.study_date), _date(present.study_date)
@@ -124,15 +136,23 @@ def compare(report: Report, prior: Prior, interval_days: int) -> Comparison:
     """
     matched, left_over = match(report, prior)
     cut_now = {label for labels in cut_off(report.segmentation).values() for label in labels}
+    other_model = _other_model(report.segmentation.model, prior.identity)
     pairs = [
-        _pair(report, one, one.finding.segment.label in cut_now, interval_days) for one in matched
+        _pair(
+            report,
+            one,
+            interval_days,
+            cut_now=one.finding.segment.label in cut_now,
+            same_model=not other_model,
+        )
+        for one in matched
     ]
     return Comparison(
         prior=prior.identity,
         interval_days=interval_days,
         pairs=tuple(sorted(pairs, key=lambda pair: pair.number)),
         not_matched=tuple(left_over),
-        flags=_other_model(report.segmentation.model, prior.identity),
+        flags=other_model,
     )
 
 
@@ -154,7 +174,9 @@ def doubling_time_days(prior_ml: float, present_ml: float, interval_days: float)
     return interval_days * math.log(2) / math.log(present_ml / prior_ml)
 
 
-def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -> Pair:
+def _pair(
+    report: Report, matched: Matched, interval_days: int, *, cut_now: bool, same_model: bool
+) -> Pair:
     segment, placed = matched.finding.segment, matched.placed
     remarks = []
     if cut_now or placed.cut_off:
@@ -164,6 +186,8 @@ def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -
         remarks.append("whether the earlier image showed all of it can't be told")
     if matched.shared:
         remarks.append("another of its kind overlaps one of the two: they may have merged or split")
+    if not same_model:
+        remarks.append("not by the same model: whether it grew is not judged")
     tilt = _tilt_deg(report.segmentation.volume.lps_from_index, placed.lps_from_index)
     if tilt > PARALLEL_DEG:
         remarks.append(f"axes are not compared: the slices of the two lie {tilt:.0f}° apart")
@@ -172,9 +196,10 @@ def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -
         for measured in measure_size(placed.mask, placed.lps_from_index)
         if measured.name == "volume" or tilt <= PARALLEL_DEG
     }
-    whole = not (cut_now or placed.cut_off or matched.shared)
+    # Only what is known to be whole, and was outlined alike, may be said to have grown.
+    judged = placed.cut_off is False and same_model and not (cut_now or matched.shared)
     changes = tuple(
-        _change(earlier[now.name], now, whole)
+        _change(earlier[now.name], now, judged)
         for now in matched.finding.measurements
         if now.name in earlier
     )
@@ -190,8 +215,8 @@ def _pair(report: Report, matched: Matched, cut_now: bool, interval_days: int) -
     )
 
 
-def _change(then: Measurement, now: Measurement, whole: bool) -> Change:
-    """One measurement in both; of a part of a structure no change is claimed."""
+def _change(then: Measurement, now: Measurement, judged: bool) -> Change:
+    """One measurement in both; where it is not judged no change is claimed."""
     off = None
     if now.uncertainty is not None and then.uncertainty is not None:
         off = math.hypot(now.uncertainty, then.uncertainty)
@@ -204,7 +229,7 @@ def _change(then: Measurement, now: Measurement, whole: bool) -> Change:
         change=change,
         change_percent=100 * change / then.value,
         uncertainty=off,
-        exceeds_uncertainty=abs(change) > off if whole and off is not None else None,
+        exceeds_uncertainty=abs(change) > off if judged and off is not None else None,
     )
 
 

@@ -230,12 +230,12 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
     if windowed and len(steps) > first and _is_argmax(steps[first], values):
         rest[:] = steps[first + 1 :]
         del steps[:]
-        by_affine = told and bool(rest) and target(rest[0]) == "Invertd"
+        by_affine = told and bool(rest) and _only_inverts(rest[0], values)
         if by_affine:
             del rest[0]
         return Cut(Argmax.WINDOWS, by_affine=by_affine)
     for at, step in enumerate(steps):
-        if target(step) != "Invertd" or values.flag(step, "nearest_interp", default=True):
+        if not _only_inverts(step, values) or values.flag(step, "nearest_interp", default=True):
             continue
         decided = _decision(steps[at + 1 :], values, run)
         if decided is None:
@@ -247,6 +247,16 @@ def cut_decision(config: dict[str, Any], values: Values, run: Run, *, windowed: 
         del steps[at:]
         return Cut(Argmax.SLABS, threshold)
     return Cut()
+
+
+def _only_inverts(step: Mapping[str, Any], values: Values) -> bool:
+    """Whether a step is an `Invertd` of the prediction that does nothing else."""
+    keys = values.value(step.get("keys"))
+    return (
+        target(step) == "Invertd"
+        and (keys if isinstance(keys, str) else list(keys or ())) in ("pred", ["pred"])
+        and values.value(step.get("post_func")) is None
+    )
 
 
 def _invert_labels_by_nearest(steps: list[dict[str, Any]], values: Values) -> None:

@@ -21,7 +21,10 @@ def finish(compose: Any, item: dict[str, Any]) -> dict[str, Any]:
     from monai.transforms import KeepLargestConnectedComponentd
 
     steps = compose.transforms
-    if not steps or not all(isinstance(step, KeepLargestConnectedComponentd) for step in steps):
+    if not steps or not all(
+        isinstance(step, KeepLargestConnectedComponentd) and step.keys == ("pred",)
+        for step in steps
+    ):
         done: dict[str, Any] = compose(item)
         return done
     pred = item["pred"]

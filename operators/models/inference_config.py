@@ -75,10 +75,15 @@ class BundleChanged(ModelRefusal):
     code = "RL-0411"
 
     def __init__(self, bundle: str, found: str, imported: str) -> None:
+        said = (
+            "its config, card, metadata or scripts were changed after the import (sha256 "
+            f"{found[:12]}…, imported {imported[:12]}…)"
+            if imported
+            else "its import.json does not say what was imported: damaged, or of an older radloop"
+        )
         super().__init__(
-            f"bundle '{bundle}': its config, card, metadata or scripts were changed after the "
-            f"import (sha256 {found[:12]}…, imported {imported[:12]}…). Import what you mean to "
-            "run, with --replace; nothing of it was run."
+            f"bundle '{bundle}': {said}. Import what you mean to run, with --replace; nothing of "
+            "it was run."
         )
 
 
@@ -287,7 +292,7 @@ def verify_as_imported(folder: Path) -> None:
         record = {}
     found, imported = deciding_sha256(folder, config_file(folder)), str(record.get(DECIDING, ""))
     if found != imported:
-        raise BundleChanged(folder.name, found, imported or "unknown")
+        raise BundleChanged(folder.name, found, imported)
 
 
 def _array_types() -> list[Any]:

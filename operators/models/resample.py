@@ -20,6 +20,7 @@ import numpy as np
 SLAB_VOXELS = 4 << 20
 AT_ONCE_VALUES = 16 << 20  # of all channels together: 64 MB
 NEGLIGIBLE_VOXELS = 1e-6  # over a whole axis
+EDGE_VOXELS = 1e-6  # a slice that ends where the source ends is not lost to rounding
 
 
 def labels_on_grid(probabilities: Any, affine: Any, shape: tuple[int, int, int]) -> Any:
@@ -239,7 +240,7 @@ def _slabs(
                 if abs(matrix[axis, other]) * len(values) > NEGLIGIBLE_VOXELS:
                     line = values.double().reshape([-1 if a == other else 1 for a in range(3)])
                     index = index + matrix[axis, other] * line
-            inside = inside & (index >= -0.5) & (index <= n - 0.5)
+            inside = inside & (index >= -0.5 - EDGE_VOXELS) & (index <= n - 0.5 + EDGE_VOXELS)
             index = index.clamp(0, n - 1)
             low = index.floor().clamp(max=max(n - 2, 0))
             cell.append(low.long())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,39 @@ class TestOrthanc:
 
         assert found.results == ()
         assert "more than 1000 bytes" in found.left_out[0]
+
+    def test_results_of_the_same_day_do_not_take_the_place_of_earlier_ones(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.priors.MAX_RESULTS", 1)
+        earlier, _ = site.deliver("earlier", THEN)
+        site.deliver("today", PRESENT.study_date)
+
+        (prior,) = site.priors(PRESENT).results
+
+        assert prior.identity.seg_sop_instance_uid == uid(earlier)
+
+
+def test_an_archive_that_takes_too_long_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def trickle(*_: object) -> list[object]:
+        go_on.wait(30)
+        return []
+
+    monkeypatch.setattr("app.priors.DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(OrthancDestination, "studies_of", trickle)
+    found = ArchivePriors(tmp_path / "state", "http://127.0.0.1:1")(PRESENT)
+    go_on.set()
+
+    assert found.results == () and "took more than 0.2 s" in found.left_out[0]
+
+
+def test_without_a_date_of_the_present_study_nothing_is_asked(tmp_path: Path) -> None:
+    asked = ArchivePriors(tmp_path / "state", "http://127.0.0.1:1")
+    assert "RL-2173" in asked(replace(PRESENT, study_date="")).left_out[0]
 
 
 def test_an_archive_that_is_away_is_a_reason(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from operators.evidence.result import write_result
 from operators.evidence.trace import trace_file
 from operators.evidence.write import write_job
 from operators.findings.longitudinal import compare_job
-from operators.job import Evidence, Report, StudyJob
+from operators.job import Evidence, QualityFlag, Report, StudyJob
 from tests.operators.priors import ball, lesion, study
 from tests.operators.scene import RECORDED_AT, segment
 from tests.operators.test_evidence_sr import children, groups, texts
@@ -191,6 +191,31 @@ def test_the_last_verdict_on_a_result_is_read_from_its_documents(
     assert len(prior.identity.reports) == 1 + len(verdicts)
 
 
+@pytest.mark.parametrize(
+    ("remark", "with_report", "cut_off"),
+    [("", True, False), ("larynx", True, True), ("mandible", True, False), ("", False, None)],
+)
+def test_the_earlier_report_tells_what_the_image_cut_off(
+    tmp_path: Path, remark: str, with_report: bool, cut_off: bool | None
+) -> None:
+    """Padding within the matrix ends an image too, and a mask does not tell of it."""
+    report = then(tmp_path / "in")
+    if remark:
+        label = {one.name: one.label for one in (LARYNX, MANDIBLE)}[remark]
+        text = f"Touches the edge of the field of view, may go on outside and be larger: {label}."
+        volume = report.segmentation.volume
+        volume = replace(volume, quality=(QualityFlag("incomplete-coverage", text),))
+        report = replace(report, segmentation=replace(report.segmentation, volume=volume))
+    written(report, tmp_path / "out")
+    if not with_report:
+        for path in (tmp_path / "out").rglob("*.sr.dcm"):
+            path.unlink()
+
+    (prior,) = read_priors(tmp_path / "out").results
+
+    assert prior.structures[0].load().cut_off is cut_off
+
+
 def test_a_seg_of_another_maker_is_compared_with_a_remark(tmp_path: Path) -> None:
     """Made by highdicom alone, from the source images; read without any SR."""
     report = then(tmp_path / "in")
@@ -231,6 +256,7 @@ def test_a_seg_of_another_maker_is_compared_with_a_remark(tmp_path: Path) -> Non
     )
     assert not compared.comparison.prior.ours
     assert "can't be told" in pair.remarks[0]
+    assert {change.exceeds_uncertainty for change in pair.changes} == {None}
     assert [flag.name for flag in compared.comparison.flags] == ["prior-other-model"]
     assert "Doe" not in repr(compared.comparison)
 

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from operators.compared import Comparison, Prior, Priors, WhoAndWhen
-from operators.findings.longitudinal import compare, compare_job, doubling_time_days
+from operators.findings.longitudinal import (
+    check_comparable,
+    compare,
+    compare_job,
+    doubling_time_days,
+    who_and_when,
+)
+from operators.findings.prior_refusals import PriorRefusal
 from operators.job import Plane, Report, StudyJob
 from tests.operators.priors import (
     CENTRE,
@@ -355,6 +362,36 @@ def test_another_model_is_said(tmp_path: Path, change: dict[str, str]) -> None:
     assert said.pairs
     assert [flag.name for flag in said.flags] == ["prior-other-model"]
     assert "may be the model's" in said.flags[0].text
+    (pair,) = said.pairs
+    assert {change.exceeds_uncertainty for change in pair.changes} == {None}
+    assert pair.doubling_time_days is None and "not judged" in pair.remarks[0]
+    assert pair.changes[0].change > 0
+
+
+@pytest.mark.parametrize("keyword", ["birth_date", "sex"])
+def test_who_shares_an_id_but_not_this_is_another_patient(tmp_path: Path, keyword: str) -> None:
+    now = study(tmp_path / "now", [ball(12.0)], [LARYNX], date=NOW)
+    prior = then(tmp_path, 10.0)
+    present = who_and_when(now.segmentation.volume.headers[0])
+    one, other = replace(present, **{keyword: "A"}), replace(prior.whose, **{keyword: "B"})
+
+    with pytest.raises(PriorRefusal, match="another patient") as caught:
+        check_comparable(one, replace(prior, whose=other))
+    assert caught.value.code == "RL-2172"
+    assert check_comparable(replace(one, **{keyword: ""}), replace(prior, whose=other)) > 0
+
+
+def test_where_the_earlier_image_may_have_ended_in_it_growth_is_not_judged(tmp_path: Path) -> None:
+    now = study(tmp_path / "now", [ball(12.0)], [LARYNX], date=NOW)
+    prior = then(tmp_path, 10.0)
+    (structure,) = prior.structures
+    placed = replace(structure.load(), cut_off=None)
+
+    said = through(now, replace(prior, structures=(replace(structure, load=lambda: placed),)))
+
+    (pair,) = said.pairs
+    assert pair.changes[0].exceeds_uncertainty is None and pair.doubling_time_days is None
+    assert "can't be told" in pair.remarks[0]
 
 
 def test_whatever_goes_wrong_the_job_goes_on(tmp_path: Path) -> None:

@@ -111,3 +111,15 @@ def test_decided_labels_go_to_the_nearest_voxel(grid):
     wanted = labels.numpy()[tuple(np.rint(at).astype(int))].reshape(TARGET)
     assert np.array_equal(made[clear], wanted[clear]) and clear.sum() > 0.5 * inside.sum() > 0
     assert not made[~inside].any()
+
+
+@pytest.mark.parametrize("degrees", [0, 3, 11, 29, 44, 61, 83])
+def test_a_slice_that_ends_where_the_source_ends_is_not_lost_to_rounding(degrees):
+    # 14 voxels of 0.5 mm under 7 of 1 mm: the outer voxels' centres lie on the very edge.
+    own = turned(degrees, 1.0, (290.5, 305.05, 8.57))
+    wanted = own @ torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0], dtype=torch.float64))
+    wanted[:3, 3] = own[:3, 3] + own[:3, :3] @ torch.full((3,), -0.5, dtype=torch.float64)
+    labels = torch.ones((7, 7, 7), dtype=torch.uint8)
+    assert nearest_on_grid(labels, own, wanted, (15, 15, 15)).all()
+    scores = MetaTensor(torch.stack([torch.zeros(7, 7, 7), torch.ones(7, 7, 7)]), affine=own)
+    assert labels_on_grid(scores, wanted, (15, 15, 15)).all()
