@@ -129,7 +129,7 @@ def print_result(result: dict[str, Any]) -> None:
                 standing = "proposed" if said["proposed"] else f"accepted by {said['accepted_by']}"
                 told = f"{finding['label']}, {said['rule']} ({standing}): {said['statement']}"
                 console.print(f"[cyan]rule[/] {escape(told)}", highlight=False, soft_wrap=True)
-        _print_comparison(console, entry["comparison"])
+        _print_comparison(console, entry.get("comparison"))
         for flag in entry["quality"]:
             console.print(f"[yellow]quality[/] {escape(flag['text'])}")
         for item in entry["evidence"]:
