@@ -120,8 +120,11 @@ def nearest_on_grid(labels: Any, own: Any, affine: Any, shape: tuple[int, int, i
 
     there = torch.zeros(shape, dtype=labels.dtype)
     for start, slab in _slabs(own, labels.shape, affine, shape):
+        # Half way between two it is the even one, as rounding has it: always the lower one
+        # would move everything by a quarter of a voxel where the source is twice as fine.
         nearest = tuple(
-            low + (along > 0.5) for low, along in zip(slab.cell, slab.along, strict=True)
+            low + ((along > 0.5) | ((along == 0.5) & (low % 2 == 1)))
+            for low, along in zip(slab.cell, slab.along, strict=True)
         )
         found = labels[nearest].expand(slab.shape)
         there[start : start + len(found)] = found * slab.inside

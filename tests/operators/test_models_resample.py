@@ -123,3 +123,10 @@ def test_a_slice_that_ends_where_the_source_ends_is_not_lost_to_rounding(degrees
     assert nearest_on_grid(labels, own, wanted, (15, 15, 15)).all()
     scores = MetaTensor(torch.stack([torch.zeros(7, 7, 7), torch.ones(7, 7, 7)]), affine=own)
     assert labels_on_grid(scores, wanted, (15, 15, 15)).all()
+
+
+def test_half_way_between_two_voxels_nothing_moves_to_one_side():
+    twice_as_fine = torch.diag(torch.tensor([0.5, 1, 1, 1], dtype=torch.float64))
+    labels = torch.arange(1, 8, dtype=torch.uint8).reshape(7, 1, 1)
+    made = nearest_on_grid(labels, torch.eye(4), twice_as_fine, (13, 1, 1)).flatten()
+    assert made.tolist() == [1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7, 7]
