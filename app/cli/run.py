@@ -11,6 +11,11 @@ import typer
 
 from app.cli.exit_codes import TABLE, Exit
 
+PRIOR = typer.Option(
+    help="Folder with earlier results of the same patient (SEG, SR) to compare with.",
+    show_default=False,
+)
+
 
 def run(
     study_dir: Annotated[
@@ -37,13 +42,7 @@ def run(
             help="Write an RTSTRUCT as well, for bundles whose card says outputs: [RTSTRUCT].",
         ),
     ] = False,
-    prior: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with earlier results of the same patient (SEG, SR) to compare with.",
-            show_default=False,
-        ),
-    ] = None,
+    prior: Annotated[Path | None, PRIOR] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,

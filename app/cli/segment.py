@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.exit_codes import TABLE, Exit
-from app.cli.run import exit_code, print_result
+from app.cli.run import PRIOR, exit_code, print_result
 
 if TYPE_CHECKING:
     from operators.models.medsam.region import Region
@@ -108,13 +108,7 @@ def segment(
             show_default=False,
         ),
     ] = None,
-    prior: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with earlier results of the same patient (SEG, SR) to compare with.",
-            show_default=False,
-        ),
-    ] = None,
+    prior: Annotated[Path | None, PRIOR] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print result.json instead of tables.")
     ] = False,
