@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.bundle_export import export
+from app.cli.bundle_intensities import intensities
 from app.cli.bundle_tables import (
     COMMERCIAL_USE,
     details,
@@ -314,3 +315,4 @@ def _fetch_weights(card: Card, source: Path | None, as_json: bool) -> None:
 
 
 bundles.command("export")(export)
+bundles.command("intensities")(intensities)

@@ -1,8 +1,8 @@
 """DICOM Structured Report: Comprehensive 3D SR after TID 1500, unverified.
 
 Every structure that was found has two measurement groups with one tracking UID:
-a volumetric one (TID 1411) that points to its segment, and a planar one (TID 1410)
-with the outline of its largest cross-section. OHIF 3.13 crashes at a group
+a planar one (TID 1410) with the outline of its largest cross-section, and a
+volumetric one (TID 1411) that points to its segment. OHIF 3.13 crashes at a group
 without coordinates, but merges groups by tracking UID: the pair is shown as one
 finding, on its slice, with all its numbers. What has no region (structures that
 were looked for and not found, remarks on the input) is named in the Qualitative
@@ -40,6 +40,11 @@ from operators.evidence.comparison_text import (
     refer_to_prior,
 )
 from operators.evidence.encode import Stencil, encode_item, set_sequence
+from operators.evidence.measured_sr import (
+    in_plane_measurements,
+    uncertainty_items,
+    volumetric_measurements,
+)
 from operators.evidence.outline import Outline, largest_outline, on_source_image
 from operators.evidence.planar_sr import (
     AREA,
@@ -56,9 +61,6 @@ from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
 from operators.reading import Reading
 
-_VOLUME = sr.CodedConcept("118565006", "SCT", "Volume")
-_MEAN = sr.CodedConcept("373098007", "SCT", "Mean")
-_MILLILITRE = sr.CodedConcept("mL", "UCUM", "milliliter")
 SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
 QUALITATIVE_EVALUATIONS = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 _IMAGING_PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
@@ -78,14 +80,6 @@ _MODALITY_MEANING = {
     "GM": "General Microscopy",
     "XC": "External-camera Photography",
 }
-_ATTENUATION = sr.CodedConcept("112031", "DCM", "Attenuation Coefficient")
-_SUV_BODY_WEIGHT = sr.CodedConcept("126401", "DCM", "SUVbw")
-_MR_SIGNAL = sr.CodedConcept("110852", "DCM", "MR signal intensity")
-_HOUNSFIELD = sr.CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
-_GRAM_PER_MILLILITRE = sr.CodedConcept(
-    "{SUVbw}g/ml", "UCUM", "Standardized Uptake Value body weight"
-)
-_NO_UNITS = sr.CodedConcept("1", "UCUM", "no units")
 
 
 def build_sr(report: Report, counts: np.ndarray, recorded_at: str) -> sr.Comprehensive3DSR:
@@ -356,10 +350,11 @@ def _groups(
     seg: Identity,
     algorithm: sr.AlgorithmIdentification,
 ) -> Iterator[sr.ContainerContentItem]:
-    """The volumetric and the planar group of one structure, in this order.
+    """The planar and the volumetric group of one structure, in this order.
 
-    OHIF takes the first UIDREF of the merged groups for the tracking UID, so the
-    group that also refers to a series by UID keeps its tracking items in front.
+    OHIF 3.13 shows the first five numbers of the merged groups, so those that a reader
+    looks for come first. It takes the first UIDREF for the tracking UID, so a group that
+    also refers to a series by UID keeps its tracking items in front.
     """
     segmentation, segment = report.segmentation, finding.segment
     volume = segmentation.volume
@@ -382,12 +377,16 @@ def _groups(
         finding_type=kind,
         finding_sites=[site],
         algorithm_id=algorithm,
-        measurements=_measurements(finding, volume),
+        measurements=volumetric_measurements(finding),
     )
     volumetric[0].ContentSequence.append(
         sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
     )
-    for item in (*rule_items(finding), *comparison_items(report, finding)):
+    for item in (
+        *uncertainty_items(finding),
+        *rule_items(finding),
+        *comparison_items(report, finding),
+    ):
         volumetric[0].ContentSequence.append(item)
     _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
     area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
@@ -399,18 +398,11 @@ def _groups(
         finding_sites=[site],
         algorithm_id=algorithm,
         measurements=[
+            *in_plane_measurements(finding),
             sr.Measurement(AREA, significant(area_mm2), SQUARE_MILLIMETRE),
-            # Without their end points: they may lie in another slice than this outline.
-            *(
-                sr.Measurement(
-                    coded(measured.code), significant(measured.value), codes.UCUM.Millimeter
-                )
-                for measured in finding.measurements
-                if measured.name in ("long_axis", "short_axis")
-            ),
         ],
     )
-    yield from (*volumetric, *planar)
+    yield from (*planar, *volumetric)
 
 
 def _tracking(seg: Identity, segment: Segment) -> sr.TrackingIdentifier:
@@ -423,30 +415,6 @@ def _site(segment: Segment) -> sr.FindingSite:
     return sr.FindingSite(
         coded(segment.type), laterality=coded(segment.laterality) if segment.laterality else None
     )
-
-
-def _measurements(finding: Finding, volume: Volume) -> list[sr.Measurement]:
-    """Volume, and the mean of the source values where there is one (TID 1419)."""
-    measured = []
-    if finding.volume_ml is not None:
-        measured.append(sr.Measurement(_VOLUME, significant(finding.volume_ml), _MILLILITRE))
-    if finding.mean is not None:
-        what, unit = _intensity(finding, volume)
-        # Without a name for the quantity, the mean itself is what is measured.
-        name, derivation = (what, _MEAN) if what else (_MEAN, None)
-        measured.append(
-            sr.Measurement(name, significant(finding.mean), unit, derivation=derivation)
-        )
-    return measured
-
-
-def _intensity(finding: Finding, volume: Volume) -> tuple[sr.CodedConcept | None, sr.CodedConcept]:
-    """What the mean is a mean of, and its unit (CID 7469, UCUM)."""
-    if finding.unit == "HU":
-        return _ATTENUATION, _HOUNSFIELD
-    if finding.unit == "SUVbw":
-        return _SUV_BODY_WEIGHT, _GRAM_PER_MILLILITRE
-    return (_MR_SIGNAL if volume.headers[0].Modality == "MR" else None), _NO_UNITS
 
 
 def algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:

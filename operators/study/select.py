@@ -26,6 +26,7 @@ from operators.job import Match, Refused, Series, Study
 from operators.models.run_block import Channel
 from operators.study.channels import match_channels
 from operators.study.image_type import planar_type_of_series
+from operators.study.intensities import Intensities
 from operators.study.refusals import UnknownAcceptsKey
 from operators.volume.build import image_type, is_localizer
 from operators.volume.geometry import SAME_PLACE_MM, read_planes
@@ -61,6 +62,9 @@ class Accepts:
     planar : tuple of str
         Kinds of 2D images (`image_type.PLANAR_TYPES`) that are taken; nothing else is
         asked of them.
+    intensities : Intensities or None
+        Values of the images that the network was trained on: a volume with others is taken
+        with a remark.
 
     Examples
     --------
@@ -81,6 +85,7 @@ class Accepts:
         PositronEmissionTomographyImageStorage,
     )
     planar: tuple[str, ...] = ()
+    intensities: Intensities | None = None
 
     @classmethod
     def from_mapping(cls, block: Mapping[str, Any]) -> Accepts:
@@ -91,7 +96,8 @@ class Accepts:
         block : mapping
             ``modality``, ``body_part``, ``sop_class``, ``planar``: a value or a list;
             ``image_type: {none_of: [...]}``, ``slices: {min: n}``,
-            ``spacing_mm: {max: mm, measured: mm}`` (between slices), ``pixel_mm: {max: mm}``.
+            ``spacing_mm: {max: mm, measured: mm}`` (between slices), ``pixel_mm: {max: mm}``,
+            ``intensities`` (`Intensities.from_mapping`).
 
         Raises
         ------
@@ -146,8 +152,11 @@ def _fields(block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("spacing_mm", "measured"): ("measured_slice_spacing_mm", float),
         ("pixel_mm", "max"): ("max_pixel_mm", float),
     }
-    known = (*lists, "planar", *(".".join(pair) for pair in nested))
+    known = (*lists, "planar", "intensities", *(".".join(pair) for pair in nested))
     for key, value in block.items():
+        if key == "intensities":
+            yield key, Intensities.from_mapping(value)
+            continue
         if key == "planar":
             yield key, tuple(kind.lower() for kind in _strings(value))
             continue

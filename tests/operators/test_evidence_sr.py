@@ -114,7 +114,7 @@ def test_everything_merged_under_one_tracking_uid_has_coordinates(tmp_path: Path
 def test_tracking_id_and_uid_are_those_of_the_segment(tmp_path: Path) -> None:
     seg, sr = write_evidence(two_glands(tmp_path / "in"), tmp_path / "out", RECORDED_AT)
     segments = {item.SegmentNumber: item for item in pydicom.dcmread(seg.path).SegmentSequence}
-    volumetric = groups(pydicom.dcmread(sr.path))[::2]
+    volumetric = groups(pydicom.dcmread(sr.path))[1::2]
 
     for group in volumetric:
         (reference,) = children(group, "121191")
@@ -211,7 +211,7 @@ def test_values_units_side_and_severity_are_those_of_the_finding(tmp_path: Path)
     report = two_glands(tmp_path / "in")
     parotid = report.findings[0]
 
-    group = groups(written(report, tmp_path / "out"))[0]
+    planar, group = groups(written(report, tmp_path / "out"))[:2]
 
     assert number(group, VOLUME) == (pytest.approx(parotid.volume_ml, rel=1e-5), "mL")
     assert number(group, ATTENUATION) == (pytest.approx(20.0), "[hnsf'U]")
@@ -221,6 +221,19 @@ def test_values_units_side_and_severity_are_those_of_the_finding(tmp_path: Path)
     assert children(group, "246112005")[0].TextValue == "NOT_ASSESSED"
     parameters = [item.TextValue for item in children(group, "111002")]
     assert f"weights_sha256={report.segmentation.model.weights_sha256}" in parameters
+    # In the order of their use, since OHIF shows the first five of both groups.
+    named = [
+        item.ConceptNameCodeSequence[0].CodeMeaning
+        for item in (*planar.ContentSequence, *group.ContentSequence)
+        if item.ValueType == "NUM"
+    ]
+    assert named[:5] == ["Long Axis", "Short Axis", "Area", "Volume", "Attenuation Coefficient"]
+    assert named[5] == "Standard Deviation" and number(group, "386136009")[0] == 0.0
+    assert number(planar, "103339001")[0] == pytest.approx(parotid.measured("long_axis"), rel=1e-5)
+    off = {m.name: m.uncertainty for m in parotid.measurements}
+    (said,) = (item.TextValue for item in children(group, "121106") if "grid" in item.TextValue)
+    assert f"volume ± {off['volume']:.3g} mL" in said
+    assert f"long axis ± {off['long_axis']:.3g} mm" in said
 
 
 @pytest.mark.parametrize(
@@ -242,7 +255,7 @@ def test_mean_has_the_name_and_the_unit_of_its_values(
     volume = replace(segmentation.volume, unit=unit)
     report = measure(replace(segmentation, volume=volume))
 
-    value, found = number(groups(written(report, tmp_path / "out"))[0], concept)
+    value, found = number(groups(written(report, tmp_path / "out"))[1], concept)
 
     assert (value, found) == (pytest.approx(20.0), expected)
 
@@ -255,7 +268,7 @@ def test_outline_in_the_sr_has_the_area_of_the_balls_great_circle(tmp_path: Path
 
     document = written(measure(segmentation), tmp_path / "out")
 
-    planar = groups(document)[1]
+    planar = groups(document)[0]
     (region,) = children(planar, "111030")
     points = np.array(region.GraphicData, float).reshape(-1, 2)
     (image,) = region.ContentSequence
