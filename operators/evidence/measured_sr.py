@@ -37,7 +37,7 @@ def uncertainty_items(finding: Finding) -> list[sr.TextContentItem]:
     A sentence, since the template of a measurement (TID 1419) has no row for it.
     """
     parts = [
-        f"{measured.name.replace('_3d', ' in 3D').replace('_', ' ')} ± {measured.uncertainty:.3g} {_unit(measured)}".rstrip()
+        f"{_name(measured)} ± {measured.uncertainty:.3g} {_unit(measured)}".rstrip()
         for measured in _chosen(finding, (*_OF_THE_WHOLE, *_IN_PLANE))
         if measured.uncertainty is not None
     ]
@@ -50,6 +50,11 @@ def uncertainty_items(finding: Finding) -> list[sr.TextContentItem]:
 def _chosen(finding: Finding, names: tuple[str, ...]) -> Iterator[Measurement]:
     by_name = {measured.name: measured for measured in finding.measurements}
     return (by_name[name] for name in names if name in by_name)
+
+
+def _name(measured: Measurement) -> str:
+    """Of a number in a sentence."""
+    return measured.name.replace("_3d", " in 3D").replace("_", " ")
 
 
 def _unit(measured: Measurement) -> str:

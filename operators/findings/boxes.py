@@ -24,17 +24,32 @@ def bounding_boxes(segmentation: Segmentation, counts: np.ndarray) -> Mapping[in
     """
     found = [int(number) for number in np.flatnonzero(counts.any(axis=0))]
     if not segmentation.overlapping:
-        boxes = ndimage.find_objects(segmentation.labels)
-        return {number: boxes[number - 1] for number in found}
+        if not found:
+            return {}
+        # Labels fill a small part of most volumes, and what is outside need not be looked at.
+        labels = segmentation.labels
+        seen = labels.max(axis=0)
+        outer = _span(counts.max(axis=1)), _span(seen.max(axis=1)), _span(seen.max(axis=0))
+        boxes = ndimage.find_objects(labels[outer])
+        return {number: _moved(boxes[number - 1], outer) for number in found}
     # One bit per segment: what is left of all slices, laid on one another, has every bit
     # where its segment lies.
     seen = np.bitwise_or.reduce(segmentation.labels, axis=0)
     rows, columns = np.bitwise_or.reduce(seen, axis=1), np.bitwise_or.reduce(seen, axis=0)
     bits = {number: seen.dtype.type(1 << (number - 1)) for number in found}
     return {
-        number: (_span(counts[:, number] > 0), _span(rows & bit > 0), _span(columns & bit > 0))
+        number: (_span(counts[:, number]), _span(rows & bit), _span(columns & bit))
         for number, bit in bits.items()
     }
+
+
+def _moved(box: Box, outer: Box) -> Box:
+    """A box within `outer`, as one within the array."""
+    k, j, i = (
+        slice(inner.start + around.start, inner.stop + around.start)
+        for inner, around in zip(box, outer, strict=True)
+    )
+    return k, j, i
 
 
 def _span(held: np.ndarray) -> slice:
