@@ -259,9 +259,9 @@ class Volume:
 
     @property
     def spacing_zyx_mm(self) -> tuple[float, float, float]:
-        """Distance between slices, between rows, between columns, mm."""
-        i, j, k = np.linalg.norm(self.lps_from_index[:3, :3], axis=0)
-        return float(k), float(j), float(i)
+        """Distance between slices along their normal, between rows, between columns, mm."""
+        i, j = np.linalg.norm(self.lps_from_index[:3, :2], axis=0)
+        return round(1000.0 * self.voxel_ml / float(i * j), 9), float(j), float(i)
 
     @property
     def voxel_ml(self) -> float:

@@ -50,6 +50,7 @@ from operators.models.runtimes.interface import WHOLE, Serving, Subject
 from operators.models.runtimes.serve import serve
 from operators.models.windows import windowed_argmax
 from operators.reading import Reading
+from operators.volume.tilt import upright
 
 
 class WeightsUnfit(ModelRefusal):
@@ -234,7 +235,9 @@ class LoadedBundle:
         if volume.unit != card.unit:
             raise UnitMismatch(card.name, volume.series_instance_uid, volume.unit, card.unit)
         volume = remark_beyond(volume, card.accepts)
-        items = feed(volume, card.run, run.keys, channel_first=run.channel_first)
+        straight = upright(volume) if card.run.input is Input.VOLUME else None
+        seen = volume if straight is None else straight.volume(volume)
+        items = feed(seen, card.run, run.keys, channel_first=run.channel_first)
         # inference_mode is per thread, and operators run in a scheduler thread.
         with torch.inference_mode():
             try:
@@ -246,12 +249,15 @@ class LoadedBundle:
                 raise OutputUnfit(card.name, str(unfit)) from unfit
             masks = [self._mask(item) for item in items]
         mask = masks[0] if card.run.input is Input.VOLUME else np.stack(masks, axis=-1)
-        shape = tuple(reversed(volume.array.shape))
+        shape = tuple(reversed(seen.array.shape))
         if card.run.input is Input.RGB:
-            shape = (*reversed(volume.array.shape[1:]), 1)
+            shape = (*reversed(seen.array.shape[1:]), 1)
+        labels = self._checked(mask, shape)
+        if straight is not None:
+            labels = straight.labels_on_slices(labels, *volume.array.shape[1:])
         return Segmentation(
             volume=volume,
-            labels=self._checked(mask, shape),
+            labels=labels,
             segments=card.segments,
             model=self.identity,
             overlapping=card.run.output is Output.PLANES,

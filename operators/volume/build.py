@@ -33,6 +33,7 @@ from operators.volume.geometry import (
 from operators.volume.pixels import (
     check_supported,
     fits_int16,
+    outside_value,
     padding_mask,
     read_rescale,
     read_stored,
@@ -49,8 +50,8 @@ from operators.volume.refusals import (
     OnlyLocalizers,
     RepeatedPositions,
 )
+from operators.volume.tilt import tilt_flags
 
-AIR_HU = -1024
 NO_LOSS = (
     "RL-0101",
     "RL-0103",
@@ -321,7 +322,7 @@ def _fill(
     """Decode slice after slice into one array: never two copies of the volume in memory."""
     headers = tuple(instance.header for instance in part.instances)
     unit, remarks = _unit_of(headers)
-    air = AIR_HU if unit == "HU" else 0
+    air = outside_value(unit)
     rescales = [read_rescale(header, uid) for header in headers]
     exact = all(rescale.integral for rescale in rescales)
     shape = (len(headers), int(headers[0].Rows), int(headers[0].Columns))
@@ -349,6 +350,6 @@ def _fill(
         series_instance_uid=uid,
         bundle=bundle,
         part=part.name,
-        quality=(*flags, *remarks),
+        quality=(*flags, *tilt_flags(affine, len(headers)), *remarks),
         padding=padding,
     )

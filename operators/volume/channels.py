@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from operators.errors import VolumeRefusal
 from operators.job import QualityFlag, Volume
+from operators.volume.pixels import outside_value
 
 SAME_GRID_MM = 0.01
 LEAST_COVERED = 0.5
@@ -127,7 +128,6 @@ def on_grid_of(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
     # scipy works in the order of the array, (z, y, x).
     flip = np.eye(4)[[2, 1, 0, 3]]
     zyx = flip @ np.linalg.inv(other.lps_from_index) @ first.lps_from_index @ flip
-    outside = -1024.0 if first.unit == "HU" else 0.0
     array = ndimage.affine_transform(
         other.array.astype(np.float32),
         zyx[:3, :3],
@@ -135,7 +135,7 @@ def on_grid_of(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
         output_shape=first.array.shape,
         order=1,
         mode="constant",
-        cval=outside,
+        cval=outside_value(first.unit),
     )
     size = np.array(other.array.shape)
     covered = 0.0

@@ -30,6 +30,7 @@ DRIFT_TOLERANCE_MM = 0.25  # in-plane, over the whole stack: a quarter of a usua
 PIXEL_TOLERANCE_MM = 1e-3
 COSINE_TOLERANCE = 1e-3  # cosines are written with 4 digits at least
 SAME_PLACE_MM = 0.01
+MOST_TILT_DEG = 35.0  # gantries tilt by 30 degrees at most
 FARTHEST_MM = 1e5  # 100 m: beyond it, a number is a mistake
 
 _VALUES = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
@@ -177,8 +178,8 @@ def slice_step(
     Returns
     -------
     numpy.ndarray, shape (3,), float64
-        Mean step, mm. It may lean from the normal by as much as `DRIFT_TOLERANCE_MM`
-        over the stack allows, so that first and last slice lie exactly right.
+        Mean step, mm, so that first and last slice lie exactly right. It leans from the
+        normal where the gantry was tilted (`operators.volume.tilt`).
 
     Raises
     ------
@@ -187,7 +188,7 @@ def slice_step(
     UnevenSpacing
         A step along the normal deviates from the median; names the two slices.
     GantryTilt
-        The slices drift evenly in their plane.
+        The slices lean by more than `MOST_TILT_DEG`: no gantry does that.
     MisplacedSlice
         A slice lies beside the line of the others.
 
@@ -208,9 +209,9 @@ def slice_step(
     if off_line[worst] > DRIFT_TOLERANCE_MM:
         raise MisplacedSlice(series_uid, worst + 1, float(off_line[worst]), DRIFT_TOLERANCE_MM)
     shear_mm = float(np.linalg.norm(shear))
-    if shear_mm * count > DRIFT_TOLERANCE_MM:
-        tilt_deg = float(np.degrees(np.arctan2(shear_mm, step @ normal)))
-        raise GantryTilt(series_uid, tilt_deg, shear_mm, DRIFT_TOLERANCE_MM)
+    tilt_deg = float(np.degrees(np.arctan2(shear_mm, step @ normal)))
+    if tilt_deg > MOST_TILT_DEG and shear_mm * count > DRIFT_TOLERANCE_MM:
+        raise GantryTilt(series_uid, tilt_deg, shear_mm, MOST_TILT_DEG)
     return step
 
 

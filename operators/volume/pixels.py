@@ -16,13 +16,14 @@ from pydicom.pixels import as_pixel_options, get_decoder
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from operators.errors import FileRefusal
-from operators.job import Instance
+from operators.job import Instance, Unit
 from operators.study.layout import Source, open_pixels
 from operators.study.refusals import TruncatedFile
 from operators.volume.codestream import codestream_size
 from operators.volume.refusals import UndecodablePixels, UnsupportedPixels
 
 RESCALE_LIMIT = 1e9
+_AIR_HU = -1024
 _INT16 = np.iinfo(np.int16)
 _PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -179,6 +180,11 @@ def _decode(encoded: bytes, header: Dataset, series_uid: str) -> np.ndarray:
         found = f"{stored.dtype} {stored.shape}"
         raise UndecodablePixels(series_uid, sop_uid, f"the decoder gives {found}")
     return stored
+
+
+def outside_value(unit: Unit) -> int:
+    """The value where there is no image: air, or 0 where the unit has no air."""
+    return _AIR_HU if unit == "HU" else 0
 
 
 def padding_mask(stored: np.ndarray, header: Dataset) -> np.ndarray | None:

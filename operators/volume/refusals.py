@@ -162,16 +162,16 @@ class RepeatedPositions(VolumeRefusal):
 
 
 class GantryTilt(VolumeRefusal):
-    """Slices shifted against each other: a sheared stack."""
+    """Slices shifted against each other by more than a gantry can be tilted."""
 
     code = "RL-0312"
 
-    def __init__(self, series_uid: str, tilt_deg: float, shear_mm: float, drift_mm: float) -> None:
+    def __init__(self, series_uid: str, tilt_deg: float, shear_mm: float, limit_deg: float) -> None:
         self.tilt_deg, self.shear_mm = tilt_deg, shear_mm
         super().__init__(
-            f"series {series_uid}: gantry tilt of {tilt_deg:.1f} degrees: each slice is shifted by "
-            f"{shear_mm:.3f} mm in its plane against the one before (limit {drift_mm:.2f} mm over "
-            "the stack). Tilted series are not resampled yet: ask the PACS for a reformatted one."
+            f"series {series_uid}: its slices lean by {tilt_deg:.1f} degrees: each is shifted by "
+            f"{shear_mm:.3f} mm in its plane against the one before (limit {limit_deg:.0f} "
+            "degrees: no gantry tilts more). Ask the PACS for a reformatted series."
         )
 
 

@@ -131,7 +131,21 @@ def sheared(tilt_deg: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tilt_deg", [1.0, -8.0, 30.0])
-def test_tilt_is_refused_with_its_angle_and_shear(tmp_path, tilt_deg):
+def test_tilt_is_kept_in_the_affine_and_told(tmp_path, tilt_deg):
+    affine = sheared(tilt_deg)
+    write_ct_series(tmp_path, render(PHANTOM, SHAPE, affine), affine)
+
+    volume = read_back(tmp_path)
+
+    assert np.abs(volume.lps_from_index - affine).max() < 1e-6
+    (flag,) = volume.quality
+    shear = SPACING_ZYX_MM[0] * np.sin(np.radians(abs(tilt_deg)))
+    assert flag.name == "gantry-tilt"
+    assert f"{abs(tilt_deg):.1f} degrees" in flag.text and f"{shear:.2f} mm" in flag.text
+
+
+@pytest.mark.parametrize("tilt_deg", [36.0, -60.0])
+def test_more_than_a_gantry_tilts_is_refused_with_angle_and_shear(tmp_path, tilt_deg):
     affine = sheared(tilt_deg)
     write_ct_series(tmp_path, render(PHANTOM, SHAPE, affine), affine)
 

@@ -21,6 +21,7 @@ from operators.evidence.result import write_result
 from operators.job import Match, Refused, StudyJob, Volume
 from operators.study.read import Drop, read_drop
 from operators.volume.build import build_matched, build_volumes
+from operators.volume.tilt import upright
 
 pytestmark = pytest.mark.data
 
@@ -42,7 +43,6 @@ REFUSED_WHEN_READ = {
     "42-decimal-comma": "RL-0110",
 }
 REFUSED_WHEN_BUILT = {
-    "01-gantry-tilt": "RL-0312",
     "02-missing-slice": "RL-0314",
     "04b-two-phases-by-time": "RL-0311",
     "08-one-slice": "RL-0304",
@@ -65,7 +65,9 @@ SINGLE_IMAGES = {
 }
 NOT_BUILT = {**REFUSED_WHEN_BUILT, **SINGLE_IMAGES}
 PLANAR = ["15b-monochrome1-dx"]  # read as a 2D image
+TILTED = "01-gantry-tilt"  # read on a leaning grid
 FLAGS = {
+    TILTED: ["gantry-tilt"],
     "03a-duplicate-position": ["duplicates-removed"],
     "09-localizer-mixed-in": ["localizer-left-out"],
     "15b-monochrome1-dx": ["scale"],
@@ -107,7 +109,7 @@ def test_the_tables_of_this_file_cover_every_case_once(truth):
     assert len(truth["cases"]) == 52
     assert len(tables) == len(set(tables))
     # Whatever is in no table must be accepted or split by its truth.
-    assert set(truth["cases"]) - set(tables) - accepted == {"04-two-phases"}
+    assert set(truth["cases"]) - set(tables) - accepted == {"04-two-phases", TILTED}
     # And nothing is refused that its truth accepts, but for lone slices, which are read as
     # files (that is what they are about) and make no stack (as case 08).
     assert accepted & set(tables) == set(SINGLE_IMAGES) - {"41-private-phi"}
@@ -160,7 +162,7 @@ ACCEPTED = [
 
 
 def test_accepted_and_refused_are_all_cases(truth):
-    names = [*ACCEPTED, *PLANAR, *REFUSED_WHEN_READ, *NOT_BUILT]
+    names = [TILTED, *ACCEPTED, *PLANAR, *REFUSED_WHEN_READ, *NOT_BUILT]
     assert sorted(names) == sorted(truth["cases"])
 
 
@@ -233,7 +235,7 @@ def test_flags_tell_what_was_resolved(cases_dir):
         name: [
             flag.name for volume in built(read_drop(cases_dir / name)) for flag in volume.quality
         ]
-        for name in ACCEPTED
+        for name in (TILTED, *ACCEPTED)
     }
 
     expected = {name: found for name, found in FLAGS.items() if name not in PLANAR}
@@ -300,10 +302,28 @@ def test_missing_slice_is_named_with_number_and_place(cases_dir):
         built(read_drop(cases_dir / "02-missing-slice"))
 
 
-def test_tilt_is_named_in_degrees_and_millimetres(cases_dir):
-    with pytest.raises(Refusal, match=r"tilt of 15\.0 degrees.*0\.647 mm") as refused:
-        built(read_drop(cases_dir / "01-gantry-tilt"))
-    assert refused.value.tilt_deg == pytest.approx(15, abs=0.05)
+def test_tilt_is_kept_named_and_made_upright(cases_dir, truth):
+    case = truth["cases"][TILTED]
+    (expected,) = case["volumes"]
+
+    (volume,) = built(read_drop(cases_dir / TILTED))
+    straight = upright(volume)
+
+    assert list(volume.array.shape) == expected["shape_zyx"]
+    step = volume.lps_from_index[:3, 2]
+    assert step == pytest.approx(expected["step_between_slices_lps_mm"], abs=1e-3)
+    assert volume.spacing_zyx_mm[0] == pytest.approx(expected["distance_along_normal_mm"], abs=1e-3)
+    assert [flag.name for flag in volume.quality] == FLAGS[TILTED]
+    assert "15.0 degrees" in volume.quality[0].text and "0.65 mm" in volume.quality[0].text
+    assert straight is not None
+    normal = straight.lps_from_index[:3, 2] / expected["distance_along_normal_mm"]
+    assert normal == pytest.approx(expected["normal"], abs=1e-3)
+    # Through the leaning affine, and as the network sees it.
+    for shown in (volume, straight.volume(volume)):
+        for landmark in case["landmarks"]:
+            assert value_at(shown, landmark["lps_mm"]) == pytest.approx(
+                landmark["hu"], abs=case["tolerance_hu"]
+            )
 
 
 def test_padding_is_masked_and_air(cases_dir):

@@ -254,6 +254,7 @@ REAL: dict[str, Make] = {
     "odd: backwards normal": partial(odd_case, "14b-row-direction-negative"),
     "odd: slope by slice": partial(odd_case, "13-slope-per-slice"),
     "odd: padding": partial(odd_case, "16c-padding-value"),
+    "odd: tilted gantry": partial(odd_case, "01-gantry-tilt"),
     "odd: jitter": partial(odd_case, "20-position-jitter"),
     "DX": partial(planar, "highdicom/dx_image.dcm", None),
     "CR without spacing": partial(planar, f"{_OWN}/xray/RG3_J2KI.dcm", None),
