@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.models.clock import flops, gemm_calls, gemm_gflops, in_turn
 from benchmarks.models.runtimes import calls, precision_of, ready
 from operators.models.medsam.networks import NETWORKS, build_network
-from operators.models.medsam.parts import DECODER, ENCODER, exportable_parts
+from operators.models.medsam.parts import ENCODER, exportable_parts
 
 LITE = "operators.models.medsam.network.LiteMedSam"
 VIT = "operators.models.medsam.vit.MedSamVit"
@@ -45,21 +44,16 @@ def _one(name: str, *, short: bool) -> dict[str, Any]:
         gemm = {f"GEMM {kind}": call for kind, call in gemm_calls().items()}
         seconds = in_turn({**gemm, **calls(runtimes, encoder.samples[0])}, rounds)
         peak = gemm_gflops({kind.split()[1]: seconds.pop(kind) for kind in gemm})
-        # One box on a slice whose embedding is kept: prompt encoder, decoder, no picture.
-        decoders, _ = ready(replace(parts[DECODER]), Path(folder))
-        prompts = network.prompt_encoder
+        # One box on a slice whose embedding is kept, which torch answers behind every encoder:
+        # prompt encoder and decoder, no picture.
         embedding = network.encode(encoder.samples[0][0])
         box = torch.tensor([[0.2, 0.25, 0.7, 0.8]]) * network.PICTURE_SIDE
 
-        def prompted(runtime: Any) -> Any:
-            def call() -> Any:
-                with torch.inference_mode():
-                    image = embedding + prompts.without_mask()
-                    return runtime(image, prompts.grid(), prompts.box_tokens(box))
+        def prompted() -> Any:
+            with torch.inference_mode():
+                return network.decode(embedding, box)
 
-            return call
-
-        decoding = in_turn({kind: prompted(runtime) for kind, runtime in decoders.items()}, rounds)
+        (prompt_seconds,) = in_turn({"torch": prompted}, rounds).values()
     return {
         "gflop": operations / 1e9,
         "peak_gflops": peak,
@@ -67,7 +61,7 @@ def _one(name: str, *, short: bool) -> dict[str, Any]:
             kind: {
                 "seconds": taken,
                 "of_peak": operations / taken / 1e9 / peak[precision_of(kind)],
-                "prompt_seconds": decoding.get(kind),
+                "prompt_seconds": prompt_seconds,
             }
             for kind, taken in seconds.items()
         },

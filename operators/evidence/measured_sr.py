@@ -1,37 +1,142 @@
-"""The measurements of a structure in its measurement groups (TID 1419).
+"""The two measurement groups of one structure of a stack (TID 1410, 1411, 1419), encoded.
 
-Not all of them, and in the order of their use: a viewer writes the first few beside the
-structure. Extents, pieces and percentiles are in result.json.
+Not all that was measured stands in them, and it stands in the order of its use: a viewer
+writes the first few numbers beside the structure. Extents, pieces and percentiles are in
+result.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from highdicom import sr
+from pydicom.uid import SegmentationStorage
 
+from operators.evidence.common import Identity
+from operators.evidence.content import (
+    CONTAINS,
+    HAS_CONCEPT_MOD,
+    HAS_OBS_CONTEXT,
+    code_item,
+    group_item,
+    number_item,
+    outline_item,
+    segment_item,
+    text_item,
+    uid_item,
+)
+from operators.evidence.outline import Outline, on_source_image
 from operators.evidence.planar_sr import significant
-from operators.evidence.rule_text import COMMENT
-from operators.evidence.seg import coded
-from operators.job import Finding
+from operators.evidence.seg import tracking_uid
+from operators.findings import concepts
+from operators.job import Code, Finding, Volume
 from operators.measured import Measurement
+
+_GROUP = Code("125007", "DCM", "Measurement Group")
+_TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")
+_TRACKING_UID = Code("112040", "DCM", "Tracking Unique Identifier")
+_CATEGORY = Code("276214006", "SCT", "Finding category")
+_FINDING = Code("121071", "DCM", "Finding")
+_SITE = Code("363698007", "SCT", "Finding Site")
+_LATERALITY = Code("272741003", "SCT", "Laterality")
+_DERIVATION = Code("121401", "DCM", "Derivation")
+_REGION = Code("111030", "DCM", "Image Region")
+_SOURCE = Code("260753009", "SCT", "Source")
+_SEGMENT = Code("121191", "DCM", "Referenced Segment")
+_SOURCE_SERIES = Code("121232", "DCM", "Source Series for Segmentation")
+_SEVERITY = Code("246112005", "SCT", "Severity")
+_COMMENT = Code("121106", "DCM", "Comment")
 
 _OF_THE_WHOLE = ("volume", "mean", "standard_deviation", "long_axis_3d", "surface_area")
 # Without their end points: they may lie in another slice than the group's outline.
 _IN_PLANE = ("long_axis", "short_axis")
 
 
-def volumetric_measurements(finding: Finding) -> list[sr.Measurement]:
-    """Of the whole structure (TID 1411)."""
-    return [_number(measured) for measured in _chosen(finding, _OF_THE_WHOLE)]
+@dataclass(frozen=True)
+class Structure:
+    """What both groups are made from.
+
+    Attributes
+    ----------
+    volume : Volume
+        A stack.
+    finding : Finding
+        With voxels.
+    number : int
+        Of its segment in the SEG.
+    seg : Identity
+        Of the SEG.
+    outline : Outline
+        Of its largest cross-section.
+    algorithm : bytes
+        Encoded items (TID 4019).
+    remarks : iterable of bytes
+        Encoded items for the end of the volumetric group.
+    """
+
+    volume: Volume
+    finding: Finding
+    number: int
+    seg: Identity
+    outline: Outline
+    algorithm: bytes
+    remarks: Iterable[bytes] = ()
 
 
-def in_plane_measurements(finding: Finding) -> list[sr.Measurement]:
-    """Long and short axis (TID 1410)."""
-    return [_number(measured) for measured in _chosen(finding, _IN_PLANE)]
+def planar_group(about: Structure) -> bytes:
+    """The outline, and what was measured in a slice."""
+    volume, outline = about.volume, about.outline
+    header = volume.headers[outline.k]
+    _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
+    area_mm2 = significant(outline.area_px * row_spacing_mm * column_spacing_mm)
+    items = (
+        *_head(about),
+        *map(_number, _chosen(about.finding, _IN_PLANE)),
+        number_item(concepts.AREA, area_mm2, concepts.SQUARE_MILLIMETRE),
+        outline_item(
+            _REGION,
+            on_source_image(volume, outline),
+            _SOURCE,
+            str(header.SOPClassUID),
+            str(header.SOPInstanceUID),
+        ),
+    )
+    return group_item(_GROUP, "1410", items)
 
 
-def uncertainty_items(finding: Finding) -> list[sr.TextContentItem]:
+def volumetric_group(about: Structure) -> bytes:
+    """The segment, what was measured of all of it, its severity, and the remarks."""
+    finding = about.finding
+    items = (
+        *_head(about),
+        *map(_number, _chosen(finding, _OF_THE_WHOLE)),
+        segment_item(_SEGMENT, SegmentationStorage, about.seg.sop_instance_uid, about.number),
+        uid_item(_SOURCE_SERIES, about.volume.series_instance_uid),
+        text_item(_SEVERITY, finding.severity),
+        *_uncertainties(finding),
+        *about.remarks,
+    )
+    return group_item(_GROUP, "1411", items)
+
+
+def _head(about: Structure) -> Iterator[bytes]:
+    """Tracking, what it is, where it is with its side, and which network found it.
+
+    The segment's own tracking id and UID are all that ties the two groups and the SEG.
+    """
+    segment = about.finding.segment
+    uid = tracking_uid(about.seg, segment)
+    yield text_item(_TRACKING_IDENTIFIER, segment.name, HAS_OBS_CONTEXT)
+    yield uid_item(_TRACKING_UID, uid, HAS_OBS_CONTEXT)
+    yield code_item(_CATEGORY, segment.category, CONTAINS)
+    yield code_item(_FINDING, segment.type, CONTAINS)
+    side = segment.laterality
+    sides = [] if side is None else [code_item(_LATERALITY, side, HAS_CONCEPT_MOD)]
+    yield code_item(_SITE, segment.type, HAS_CONCEPT_MOD, sides)
+    yield about.algorithm
+
+
+def _uncertainties(finding: Finding) -> Iterator[bytes]:
     """One sentence with what the grid leaves open; none where that is not known.
 
     A sentence, since the template of a measurement (TID 1419) has no row for it.
@@ -41,10 +146,9 @@ def uncertainty_items(finding: Finding) -> list[sr.TextContentItem]:
         for measured in _chosen(finding, (*_OF_THE_WHOLE, *_IN_PLANE))
         if measured.uncertainty is not None
     ]
-    if not parts:
-        return []
-    text = f"Left open by the grid of the images alone: {', '.join(parts)}."
-    return [sr.TextContentItem(COMMENT, text, sr.RelationshipTypeValues.CONTAINS)]
+    if parts:
+        text = f"Left open by the grid of the images alone: {', '.join(parts)}."
+        yield text_item(_COMMENT, text)
 
 
 def _chosen(finding: Finding, names: tuple[str, ...]) -> Iterator[Measurement]:
@@ -63,7 +167,7 @@ def _unit(measured: Measurement) -> str:
     return known.get(measured.unit.value, measured.unit.value)
 
 
-def _number(measured: Measurement) -> sr.Measurement:
+def _number(measured: Measurement) -> bytes:
     """One NUM with its unit.
 
     The spread goes by its own name: viewers show names and no derivations, and two lines
@@ -72,9 +176,5 @@ def _number(measured: Measurement) -> sr.Measurement:
     name, derivation = measured.code, measured.derivation
     if derivation is not None and measured.name != "mean":
         name, derivation = derivation, None
-    return sr.Measurement(
-        coded(name),
-        significant(measured.value),
-        coded(measured.unit),
-        derivation=None if derivation is None else coded(derivation),
-    )
+    below = [] if derivation is None else [code_item(_DERIVATION, derivation, HAS_CONCEPT_MOD)]
+    return number_item(name, significant(measured.value), measured.unit, below)

@@ -40,17 +40,10 @@ from operators.evidence.comparison_text import (
     refer_to_prior,
 )
 from operators.evidence.encode import Stencil, encode_item, set_sequence
-from operators.evidence.measured_sr import (
-    in_plane_measurements,
-    uncertainty_items,
-    volumetric_measurements,
-)
-from operators.evidence.outline import Outline, largest_outline, on_source_image
+from operators.evidence.measured_sr import Structure, planar_group, volumetric_group
+from operators.evidence.outline import largest_outline
 from operators.evidence.planar_sr import (
-    AREA,
     PIXELS,
-    SEVERITY,
-    SQUARE_MILLIMETRE,
     Described,
     planar_descriptors,
     planar_groups,
@@ -223,9 +216,9 @@ def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[byte
         yield container(
             codes.DCM.ImagingMeasurements,
             (
-                encode_item(item)
+                group
                 for number, finding in enumerate(found, start=1)
-                for item in _groups(report, finding, number, counts, seg, used)
+                for group in _groups(report, finding, number, counts, seg, used)
             ),
         )
     remarks = [
@@ -349,7 +342,7 @@ def _groups(
     counts: np.ndarray,
     seg: Identity,
     algorithm: sr.AlgorithmIdentification,
-) -> Iterator[sr.ContainerContentItem]:
+) -> Iterator[bytes]:
     """The planar and the volumetric group of one structure, in this order.
 
     OHIF 3.13 shows the first five numbers of the merged groups, so those that a reader
@@ -358,51 +351,24 @@ def _groups(
     """
     segmentation, segment = report.segmentation, finding.segment
     volume = segmentation.volume
-    tracking, site = _tracking(seg, segment), _site(segment)
-    category, kind = coded(segment.category), coded(segment.type)
     if volume.plane is not None:
-        shared = Described(tracking, category, kind, site, algorithm)
-        yield from planar_groups(segmentation, finding, number, seg, shared)
+        category, kind = coded(segment.category), coded(segment.type)
+        shared = Described(_tracking(seg, segment), category, kind, _site(segment), algorithm)
+        groups = planar_groups(segmentation, finding, number, seg, shared)
+        yield from map(encode_item, groups)
         return
-    outline = largest_outline(segmentation.mask, segment.number, counts[:, segment.number])
-    volumetric = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking,
-        referenced_segment=sr.ReferencedSegment(
-            sop_class_uid=SegmentationStorage,
-            sop_instance_uid=seg.sop_instance_uid,
-            segment_number=number,
-            source_series=sr.SourceSeriesForSegmentation(volume.series_instance_uid),
-        ),
-        finding_category=category,
-        finding_type=kind,
-        finding_sites=[site],
-        algorithm_id=algorithm,
-        measurements=volumetric_measurements(finding),
+    remarks = map(encode_item, (*rule_items(finding), *comparison_items(report, finding)))
+    structure = Structure(
+        volume=volume,
+        finding=finding,
+        number=number,
+        seg=seg,
+        outline=largest_outline(segmentation.mask, segment.number, counts[:, segment.number]),
+        algorithm=b"".join(map(encode_item, algorithm)),
+        remarks=remarks,
     )
-    volumetric[0].ContentSequence.append(
-        sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
-    )
-    for item in (
-        *uncertainty_items(finding),
-        *rule_items(finding),
-        *comparison_items(report, finding),
-    ):
-        volumetric[0].ContentSequence.append(item)
-    _, row_spacing_mm, column_spacing_mm = volume.spacing_zyx_mm
-    area_mm2 = outline.area_px * row_spacing_mm * column_spacing_mm
-    planar = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracking,
-        referenced_region=_region(volume, outline),
-        finding_category=category,
-        finding_type=kind,
-        finding_sites=[site],
-        algorithm_id=algorithm,
-        measurements=[
-            *in_plane_measurements(finding),
-            sr.Measurement(AREA, significant(area_mm2), SQUARE_MILLIMETRE),
-        ],
-    )
-    yield from (*planar, *volumetric)
+    yield planar_group(structure)
+    yield volumetric_group(structure)
 
 
 def _tracking(seg: Identity, segment: Segment) -> sr.TrackingIdentifier:
@@ -425,19 +391,6 @@ def algorithm(model: ModelIdentity) -> sr.AlgorithmIdentification:
         manufacturer=model.manufacturer or None,
         parameters=[f"{name}={value}" for name, value in algorithm_parameters(model).items()],
         family=codes.DCM.ArtificialIntelligence,
-    )
-
-
-def _region(volume: Volume, outline: Outline) -> sr.ImageRegion:
-    """The outline in the pixels of the source image that lies under its slice."""
-    header = volume.headers[outline.k]
-    return sr.ImageRegion(
-        graphic_type=sr.GraphicTypeValues.POLYLINE,
-        graphic_data=on_source_image(volume, outline),
-        source_image=sr.SourceImageForRegion(
-            referenced_sop_class_uid=str(header.SOPClassUID),
-            referenced_sop_instance_uid=str(header.SOPInstanceUID),
-        ),
     )
 
 

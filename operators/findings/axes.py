@@ -22,6 +22,7 @@ from operators.measured import Axis, Point
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 _ROWS_AT_ONCE = 512  # of a matrix of distances
+_FEW = 2048  # points whose distances cost less than their convex hull
 _DIRECTIONS = 36  # in which the width of a slice is looked at, 5 degrees apart
 _CHORDS = 1024  # lines across a structure that are tried for the short axis
 
@@ -59,8 +60,10 @@ def longest_line(piece: np.ndarray, box: Box, lps_from_index: np.ndarray) -> Lin
         (i, j, k, 1) → LPS mm, of the volume.
     """
     steps = lps_from_index[:3, :3]
-    corners = _hull((_corners(piece) + _first(box)) @ steps.T)
-    one, other = _farthest(_hull(_reached(corners, steps))) + lps_from_index[:3, 3]
+    corners = (_corners(piece) + _first(box)) @ steps.T
+    if len(corners) > _FEW:
+        corners = _hull(corners)
+    one, other = _farthest_reached(corners, steps) + lps_from_index[:3, 3]
     return _line(one, other, lps_from_index, None)
 
 
@@ -170,6 +173,41 @@ def _corners(mask: np.ndarray) -> np.ndarray:
 def _first(box: Box) -> np.ndarray:
     """Index (i, j, k) of a box's first voxel."""
     return np.array([box[2].start, box[1].start, box[0].start], float)
+
+
+def _farthest_reached(centres: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The two points farthest from each other that voxels reach, shape (2, 3).
+
+    Parameters
+    ----------
+    centres : numpy.ndarray, shape (n, 3)
+        Of voxels, mm.
+    steps : numpy.ndarray, shape (3, 3)
+        Columns: the steps along the axes of the grid, mm.
+    """
+    reach = _reached(np.zeros((1, 3)), steps)
+    both = np.array(list(itertools.product(reach, reach)))
+    more = both[:, 1] - both[:, 0]
+    most = np.linalg.norm(more, axis=1).max()
+
+    def longest(one: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray]:
+        lengths = np.linalg.norm((centres[other] - centres[one])[:, None] + more, axis=2)
+        pair, n = np.unravel_index(np.argmax(lengths), lengths.shape)
+        return float(lengths[pair, n]), np.stack([centres[one[pair]], centres[other[pair]]]) + both[
+            n
+        ]
+
+    along = centres @ steps
+    best = longest(along.argmin(axis=0), along.argmax(axis=0))
+    for first in range(0, len(centres), _ROWS_AT_ONCE):
+        apart = cdist(centres[first : first + _ROWS_AT_ONCE], centres)
+        one, other = np.unravel_index([np.argmax(apart)], apart.shape)
+        best = max(best, longest(one + first, other), key=lambda found: found[0])
+        # And all that would be longer if their ends reached as far as any can.
+        one, other = np.nonzero(apart >= best[0] - most)
+        if len(one):
+            best = max(best, longest(one + first, other), key=lambda found: found[0])
+    return best[1]
 
 
 def _reached(centres: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A prompted network answered by other runtimes: the real decoder, a small encoder."""
+"""A prompted network with its encoder in other runtimes: a small one, and the real decoder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Loaded:
         self.network = network
 
 
-def test_masks_of_another_decoder_lose_dice_and_those_of_the_same_do_not(network):
+def test_masks_of_another_encoder_lose_dice_and_those_of_the_same_do_not(network):
     array = (smooth_noise((8, 64, 64), seed=1) * 400 - 100).astype(np.int16)
     volume = Volume(array, np.eye(4), "HU", "1.2", (), "1.2.3", "small_sam")
     own = serve(modules_of(network), torch.device("cpu"), SUBJECT, None, ("torch",))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from operators.job import Volume
-from operators.models.medsam.parts import DECODER, ENCODER
+from operators.models.medsam.parts import ENCODER
 from operators.models.medsam.picture import display_window, to_picture
 from operators.models.runtimes.interface import Serving
 from operators.models.runtimes.refusals import CheckNeeded
@@ -50,18 +50,13 @@ def dice_of_boxes(
     agree, found = [0] * len(BOXES), [0] * len(BOXES)
     with torch.inference_mode():
         boxes = torch.tensor(BOXES) * network.PICTURE_SIDE
-        tokens = network.prompt_encoder.box_tokens(boxes)
-        position, added = network.prompt_encoder.grid(), network.prompt_encoder.without_mask()
         for volume in volumes:
             window = display_window(volume)
             for part in SLICES:
                 plane = volume.array[int(part * len(volume.array))]
                 picture = to_picture(plane, window, network.PICTURE_SIDE)
                 ours, _ = network.decode(network.encode(picture), boxes)
-                image = serving.parts[ENCODER](picture) + added
-                theirs, _ = serving.parts[DECODER](
-                    image.expand(len(boxes), -1, -1, -1), position, tokens
-                )
+                theirs, _ = network.decode(serving.parts[ENCODER](picture), boxes)
                 for n, (a, b) in enumerate(zip(ours > 0, theirs > 0, strict=True)):
                     agree[n] += int((a & b).sum())
                     found[n] += int(a.sum()) + int(b.sum())

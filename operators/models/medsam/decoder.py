@@ -21,7 +21,12 @@ _MASK_CHANNELS = 32
 
 
 class Attention(nn.Module):
-    """Multi-head attention, inside `channels` wide."""
+    """Multi-head attention, inside `channels` wide.
+
+    Between a few tokens and the many places of an image, the products are taken in another
+    order, which costs half: a token's query is carried back through the projection of the
+    keys once, where else every place would be carried forward.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,6 +40,39 @@ class Attention(nn.Module):
             _heads(self.q_proj(query)), _heads(self.k_proj(key)), _heads(self.v_proj(value))
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def of_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same for a few queries over many places.
+
+        The bias of the keys adds one number to all scores of a query, and softmax drops it.
+        """
+        asked = _heads(self.q_proj(query)) @ _by_head(self.k_proj.weight) * self._scale
+        share = (asked.flatten(1, 2) @ key.transpose(1, 2)).softmax(dim=2)
+        seen = (share @ value).unflatten(1, (_HEADS, -1))
+        attended = seen @ _by_head(self.v_proj.weight).transpose(1, 2)
+        attended = attended + self.v_proj.bias.view(_HEADS, 1, -1)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def over_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same for many places that look at a few keys."""
+        keys = _heads(self.k_proj(key)) * self._scale
+        known = (keys @ _by_head(self.q_proj.weight)).flatten(1, 2)
+        added = (keys * self.q_proj.bias.view(_HEADS, 1, -1)).sum(dim=3).flatten(1)
+        # Places last: a softmax over so few keys is fast only across many places at once.
+        scores = torch.baddbmm(added[..., None], known, query.transpose(1, 2))
+        share = scores.unflatten(1, (_HEADS, -1)).softmax(dim=2).flatten(1, 2)
+        out = self.out_proj.weight.unflatten(1, (_HEADS, -1)).permute(1, 2, 0)
+        answers = (_heads(self.v_proj(value)) @ out).flatten(1, 2)
+        return torch.baddbmm(self.out_proj.bias, share.transpose(1, 2), answers)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.q_proj.out_features // _HEADS) ** -0.5
+
+
+def _by_head(weight: Tensor) -> Tensor:
+    """Weights of a projection, (channels, in) to (heads, channels of a head, in)."""
+    return weight.unflatten(0, (_HEADS, -1))
 
 
 def _heads(x: Tensor) -> Tensor:
@@ -85,10 +123,12 @@ class TwoWayBlock(nn.Module):
             tokens = tokens + self.self_attn(placed, placed, tokens)
         tokens = self.norm1(tokens)
         placed_image = image + image_position
-        seen = self.cross_attn_token_to_image(tokens + token_position, placed_image, image)
+        seen = self.cross_attn_token_to_image.of_few(tokens + token_position, placed_image, image)
         tokens = self.norm2(tokens + seen)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        seen = self.cross_attn_image_to_token(placed_image, tokens + token_position, tokens)
+        seen = self.cross_attn_image_to_token.over_few(
+            placed_image, tokens + token_position, tokens
+        )
         return tokens, self.norm4(image + seen)
 
 
@@ -106,7 +146,7 @@ class TwoWayTransformer(nn.Module):
         tokens = prompt
         for layer in self.layers:
             tokens, image = layer(tokens, image, prompt, position)
-        seen = self.final_attn_token_to_image(tokens + prompt, image + position, image)
+        seen = self.final_attn_token_to_image.of_few(tokens + prompt, image + position, image)
         return self.norm_final_attn(tokens + seen), image
 
 
@@ -167,7 +207,9 @@ class MaskDecoder(nn.Module):
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(count, -1, -1), prompt], dim=1)
         tokens, places = self.transformer(
-            tokens, image.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2)
+            tokens,
+            image.flatten(2).transpose(1, 2).contiguous(),
+            position.flatten(2).transpose(1, 2).contiguous(),
         )
         features = self.output_upscaling(
             places.transpose(1, 2).reshape(count, channels, height, width)
