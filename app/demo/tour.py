@@ -264,6 +264,7 @@ class Tour:
         from pydicom import dcmread
 
         from app.demo.overlay import write_overlays
+        from operators.volume.tilt import upright
 
         header = dcmread(seg, stop_before_pixels=True)
         source_uid = str(header.ReferencedSeriesSequence[0].SeriesInstanceUID)
@@ -276,11 +277,14 @@ class Tour:
         volume = build_volumes(series)[0]
         algorithm = str(header.SegmentSequence[0].SegmentAlgorithmName)
         card = load_cards(bundle_folders())[algorithm]
-        print_table(self._console, seg, volume, segments=card.segments, patient=patient)
-        pictures = write_overlays(
-            volume.array, volume.lps_from_index, seg, self.output / "pictures"
-        )
-        self.say(f"pictures: {len(pictures)} in {self.output / 'pictures'}")
-        self.say(f"contact sheet: {pictures[-1].resolve().as_uri()}")
+        if upright(volume) is None:
+            print_table(self._console, seg, volume, segments=card.segments, patient=patient)
+            pictures = write_overlays(
+                volume.array, volume.lps_from_index, seg, self.output / "pictures"
+            )
+            self.say(f"pictures: {len(pictures)} in {self.output / 'pictures'}")
+            self.say(f"contact sheet: {pictures[-1].resolve().as_uri()}")
+        else:
+            self.say("the gantry was tilted: no pictures here, see the overlay in the viewer")
         if link := shelf.link(str(header.StudyInstanceUID)):
             self.say(f"in Orthanc: {link}" if self.stay else "`--stay` keeps archive and viewer up")

@@ -1,7 +1,8 @@
 """One contestant in its own process: ``contestant WHO PART SEGMENTS IN OUT N``, by `python -m`.
 
-PART is ``whole`` (files on disk to SEG and SR on disk) or ``write`` (the volume and what was
-measured are in memory; create and save SEG and SR). Prints one JSON line a pass: seconds, size
+PART is ``measured`` (files on disk to SEG and SR on disk, with all that radloop measures),
+``whole`` (the same, what the reports say known before) or ``write`` (the volume too is in
+memory; create and save SEG and SR). Prints one JSON line a pass: seconds, size
 of the files, and how far the resident set rose (the kernel's own high-water mark, set back
 before the pass) above where it stood before the pass, and above where it stood after
 everything was ready: what an earlier pass left behind counts in the second only.
@@ -34,7 +35,7 @@ def main() -> None:
     """Run as many passes as asked."""
     who, part, segments, source, target, passes = sys.argv[1:]
     labels = labels_of(len(list(Path(source).iterdir())), int(segments))
-    once = CONTESTANTS[who](labels, int(segments), Path(source), whole=part == "whole")
+    once = CONTESTANTS[who](labels, int(segments), Path(source), part=part)
     gc.collect()
     ready_kb = memory_kb("VmRSS")
     for number in range(int(passes)):

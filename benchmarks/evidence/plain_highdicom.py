@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.radloop_writer import colour, measured
+from benchmarks.evidence.radloop_writer import colour, segmented
 
 
 def highdicom(
-    labels: np.ndarray, segments: int, source: Path, *, whole: bool
+    labels: np.ndarray, segments: int, source: Path, *, part: str
 ) -> Callable[[Path], None]:
     """A pass: SEG and SR with radloop's groups into a folder; its numbers are found beforehand."""
     import highdicom as hd
     import pydicom
     from pydicom.sr.codedict import codes
 
-    if whole:
+    if part != "write":
         raise SystemExit("highdicom reads no study")
     images = sorted(
         (pydicom.dcmread(file, stop_before_pixels=True) for file in source.iterdir()),
@@ -93,9 +93,10 @@ def highdicom(
 def _of_radloop(labels: np.ndarray, segments: int, source: Path) -> dict[int, dict[str, Any]]:
     """Volume, mean, and the outline of the largest cross-section, by radloop's own measuring."""
     from operators.evidence.outline import largest_outline, on_source_image
+    from operators.findings.measure import measure
     from operators.findings.tally import tally
 
-    report = measured(labels, segments, source)
+    report = measure(segmented(labels, segments, source))
     counts = tally(report.segmentation)
     found = {}
     for finding in report.findings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from operators.job import Report
+    from operators.job import Segmentation
 
 RECORDED_AT = "20260101120000"
 
@@ -20,22 +20,32 @@ def colour(number: int) -> tuple[int, int, int]:
 
 
 def radloop(
-    labels: np.ndarray, segments: int, source: Path, *, whole: bool
+    labels: np.ndarray, segments: int, source: Path, *, part: str
 ) -> Callable[[Path], None]:
-    """A pass: SEG and SR into a folder, from the files or from what is measured already."""
+    """A pass: SEG and SR into a folder.
+
+    "measured": from the files, with all measurements. "whole": from the files, with what the
+    report says measured before, as it is given to the SDK's writer. "write": from the volume
+    in memory.
+    """
     from operators.evidence.write import write_evidence
-
-    ready = None if whole else measured(labels, segments, source)
-
-    def once(target: Path) -> None:
-        write_evidence(ready or measured(labels, segments, source), target, RECORDED_AT)
-
-    return once
-
-
-def measured(labels: np.ndarray, segments: int, source: Path) -> Report:
-    """Read, select, build the volume, measure."""
     from operators.findings.measure import measure
+    from operators.job import Report
+
+    def write(report: Report, target: Path) -> None:
+        write_evidence(report, target, RECORDED_AT)
+
+    if part == "measured":
+        return lambda target: write(measure(segmented(labels, segments, source)), target)
+    ready = measure(segmented(labels, segments, source))
+    if part == "write":
+        return lambda target: write(ready, target)
+    found = ready.findings
+    return lambda target: write(Report(segmented(labels, segments, source), found), target)
+
+
+def segmented(labels: np.ndarray, segments: int, source: Path) -> Segmentation:
+    """Read, select, build the volume."""
     from operators.job import Code, ModelIdentity, Segment, Segmentation
     from operators.study.read import read_drop
     from operators.study.select import Accepts, select
@@ -51,4 +61,4 @@ def measured(labels: np.ndarray, segments: int, source: Path) -> Report:
     accepts = {"benchmark": Accepts.from_mapping({"modality": ["CT"]})}
     matches, _ = select(read_drop(source).studies, accepts)
     volume = build_volumes(matches[0].series, "benchmark")[0]
-    return measure(Segmentation(volume, labels, described, model))
+    return Segmentation(volume, labels, described, model)

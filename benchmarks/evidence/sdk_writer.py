@@ -12,7 +12,7 @@ import numpy as np
 RULES = '{"selections": [{"name": "CT", "conditions": {"Modality": "CT"}}]}'
 
 
-def sdk(labels: np.ndarray, segments: int, source: Path, *, whole: bool) -> Callable[[Path], None]:
+def sdk(labels: np.ndarray, segments: int, source: Path, *, part: str) -> Callable[[Path], None]:
     """A pass: SEG and Basic Text SR into a folder, from the files or from the loaded series."""
     from monai.deploy.core import Application
     from monai.deploy.operators import (
@@ -53,7 +53,7 @@ def sdk(labels: np.ndarray, segments: int, source: Path, *, whole: bool) -> Call
     def selected() -> Any:
         return selector.filter(json.loads(RULES), loader.load_data_to_studies(source))
 
-    ready = None if whole else selected()
+    ready = selected() if part == "write" else None
 
     def once(target: Path) -> None:
         chosen = ready

@@ -21,6 +21,7 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
     SegmentationStorage,
 )
 
@@ -30,7 +31,7 @@ from operators.evidence.trace import NotOurs, trace_file
 from operators.findings.coverage import NAME as COVERAGE
 from operators.findings.longitudinal import who_and_when
 from operators.findings.matching import shifted
-from operators.findings.prior_refusals import PriorTooLarge, PriorUnusable
+from operators.findings.prior_refusals import PriorRejected, PriorTooLarge, PriorUnusable
 from operators.job import Code
 from operators.study.layout import open_layout
 
@@ -38,6 +39,8 @@ MAX_FILE_BYTES = 256 << 20
 MAX_VOXELS = 1 << 30  # of one segment's grid, which is decoded at once
 MAX_FRAME_PIXELS = 1 << 32  # of all frames: one bit each in memory
 _REPORTS = frozenset({EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage})
+# Titles of rejection notes (DCM, PS3.16 CID 7011) that speak against what they name.
+_REJECTIONS = frozenset({"113001", "113037", "113038"})
 _IMAGING_MEASUREMENTS = "126010"  # DCM; a reader's rejection has none (`app/verdicts/verify.py`)
 
 
@@ -59,7 +62,7 @@ def read_priors(folder: Path, confirmed: Collection[str] = ()) -> Priors:
     Parameters
     ----------
     folder : Path
-        Read recursively; what is no DICOM, SEG or SR is passed over.
+        Read recursively; what is no DICOM, SEG, SR or rejection note is passed over.
     confirmed : collection of str
         SOP Instance UIDs of SEGs of which it is known from elsewhere that a reader
         confirmed them.
@@ -72,11 +75,12 @@ def read_priors(folder: Path, confirmed: Collection[str] = ()) -> Priors:
     References
     ----------
     DICOM PS3.3 C.8.20.2 Segmentation Image, C.17.2 SR Document General (Verification Flag,
-    Predecessor Documents).
+    Predecessor Documents). IHE Radiology, Imaging Object Change Management, RAD-66.
     """
     segs: list[tuple[Path, Dataset]] = []
     documents: list[_Document] = []
     left_out: list[str] = []
+    taken_back: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             # Walked first: no depth, length or number of elements is believed before.
@@ -89,9 +93,14 @@ def read_priors(folder: Path, confirmed: Collection[str] = ()) -> Priors:
             segs.append((path, header))
         elif kind in _REPORTS:
             documents.append(_document(header))
+        elif kind == KeyObjectSelectionDocumentStorage:
+            taken_back |= _rejected(header)
+    documents = [document for document in documents if document.reference[2] not in taken_back]
     results = []
     for path, header in segs:
         try:
+            if str(header.get("SOPInstanceUID", "")) in taken_back:
+                raise PriorRejected(str(header.SOPInstanceUID))
             results.append(_read(path, header, documents, confirmed))
         except Refusal as refusal:
             left_out.append(refusal.reason)
@@ -181,6 +190,17 @@ def _document(header: Dataset) -> _Document:
         replaces=frozenset(uid for _, uid in _references(header, "PredecessorDocumentsSequence")),
         cut="\n".join(text for text in _texts(items) if COVERAGE in text),
     )
+
+
+def _rejected(header: Dataset) -> set[str]:
+    """SOP Instance UIDs that a key object selection takes back; none where it is another one."""
+    titles = {
+        (str(name.get("CodingSchemeDesignator", "")), str(name.get("CodeValue", "")))
+        for name in header.get("ConceptNameCodeSequence") or ()
+    }
+    if not any(scheme == "DCM" and code in _REJECTIONS for scheme, code in titles):
+        return set()
+    return {uid for _, uid in _references(header, "CurrentRequestedProcedureEvidenceSequence")}
 
 
 def _texts(items: Iterable[Dataset]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from operators.findings.boxes import Box
 from operators.measured import Axis, Point
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
-_ROWS_AT_ONCE = 512  # of a matrix of distances
+_ROWS_AT_ONCE = 128  # of a matrix of distances
 _FEW = 2048  # points whose distances cost less than their convex hull
 _DIRECTIONS = 36  # in which the width of a slice is looked at, 5 degrees apart
 _CHORDS = 1024  # lines across a structure that are tried for the short axis

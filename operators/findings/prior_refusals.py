@@ -5,7 +5,7 @@ PriorRefusal           RL-2170   an earlier result that is not compared
 ├── OtherPatient       RL-2172   another patient's
 ├── DateMissing        RL-2173   one of the two study dates is missing
 ├── NotEarlier         RL-2174   of the same day, or later
-├── PriorRejected      RL-2175   a reader rejected it
+├── PriorRejected      RL-2175   a reader rejected it, or a rejection note
 ├── PriorUnusable      RL-2176   its file can't be read, or is no mask
 └── PriorTooLarge      RL-2177   more than is read
 """
@@ -70,13 +70,13 @@ class NotEarlier(PriorRefusal):
 
 
 class PriorRejected(PriorRefusal):
-    """A reader said that it is wrong."""
+    """A reader said that it is wrong, or a rejection note took it back."""
 
     code = "RL-2175"
 
     def __init__(self, seg_uid: str) -> None:
         super().__init__(
-            f"SEG {seg_uid} was rejected by a reader, so nothing is compared with it. Confirm a "
+            f"SEG {seg_uid} was rejected, so nothing is compared with it. Confirm a "
             "corrected result of that study first."
         )
 

@@ -27,6 +27,7 @@ from operators.job import Evidence, QualityFlag, Report, StudyJob
 from tests.operators.priors import ball, lesion, study
 from tests.operators.scene import RECORDED_AT, segment
 from tests.operators.test_evidence_sr import children, groups, texts
+from tests.rejection import rejection_note
 from tests.validators import dciodvfy_errors, pixelmed_sr_errors, result_errors
 
 THEN, NOW = "20240102", "20240201"
@@ -215,6 +216,32 @@ def test_the_earlier_report_tells_what_the_image_cut_off(
     (prior,) = read_priors(tmp_path / "out").results
 
     assert prior.structures[0].load().cut_off is cut_off
+
+
+@pytest.mark.parametrize(
+    ("title", "of", "used"),
+    [
+        ("113001", "SEG", False),
+        ("113037", "SEG", False),
+        ("113000", "SEG", True),
+        ("113001", "SR", True),
+    ],
+)
+def test_what_a_rejection_note_takes_back_is_not_used(
+    tmp_path: Path, title: str, of: str, used: bool
+) -> None:
+    made = written(then(tmp_path / "in"), tmp_path / "out")
+    named = pydicom.dcmread(made[of].path)
+    rejection_note([named], title).save_as(tmp_path / "out" / "note.dcm", enforce_file_format=True)
+
+    found = read_priors(tmp_path / "out")
+
+    assert len(found.results) == used
+    if used:
+        assert len(found.results[0].identity.reports) == (of == "SEG")
+    else:
+        (reason,) = found.left_out
+        assert "RL-2175" in reason and named.SOPInstanceUID in reason
 
 
 def test_a_seg_of_another_maker_is_compared_with_a_remark(tmp_path: Path) -> None:

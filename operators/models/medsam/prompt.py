@@ -68,6 +68,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(_MASK_CHANNELS, EMBEDDING_CHANNELS, 1),
         )
         self.no_mask_embed = nn.Embedding(1, EMBEDDING_CHANNELS)
+        self._grid: tuple[Tensor, Tensor] | None = None  # frequencies, and their grid
 
     def box_tokens(self, boxes: Tensor) -> Tensor:
         """Tokens of the two corners.
@@ -115,11 +116,23 @@ class PromptEncoder(nn.Module):
         return self.mask_downscaling(masks)
 
     def grid(self) -> Tensor:
-        """Position tokens of all places of an embedding, shape (1, 256, 64, 64)."""
-        device = self.no_mask_embed.weight.device
-        centre = (torch.arange(EMBEDDING_SIDE, device=device) + 0.5) / EMBEDDING_SIDE
-        y, x = torch.meshgrid(centre, centre, indexing="ij")
-        return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+        """Position tokens of all places of an embedding, shape (1, 256, 64, 64).
+
+        Worked out once, as long as the frequencies stay the same.
+        """
+        frequencies = self.pe_layer.positional_encoding_gaussian_matrix
+        device = frequencies.device
+        if self._grid is not None:
+            known, grid = self._grid
+            if known.device == device and torch.equal(known, frequencies):
+                return grid
+        # What inference mode makes, no later training can use.
+        with torch.inference_mode(False), torch.no_grad():
+            centre = (torch.arange(EMBEDDING_SIDE, device=device) + 0.5) / EMBEDDING_SIDE
+            y, x = torch.meshgrid(centre, centre, indexing="ij")
+            grid = self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+            self._grid = frequencies.clone(), grid
+        return grid
 
     def without_mask(self) -> Tensor:
         """What is added to an embedding where no mask is prompted, shape (1, 256, 1, 1)."""
