@@ -31,7 +31,7 @@ def intensities(
     A study whose percentiles are farther outside than half of what the training images span
     is analysed with the remark unusual-intensities.
 
-    Example: radloop bundles intensities --above -500 training/ct/*.nii.gz
+    Example: radloop bundles intensities --above -150 training/ct/*.nii.gz
     """
     import nibabel
     import numpy as np
