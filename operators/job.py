@@ -204,7 +204,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Volume:
-    """A rectangular grid of values with its place in the patient.
+    """A grid of values with its place in the patient; its slices may lean (`volume/tilt.py`).
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ from operators.errors import Refusal
 from operators.job import Refused, Volume
 from operators.models.bundle import UnitMismatch
 from operators.models.card import Card
+from operators.models.run_block import Input
 from operators.study.identity import patient_identity
 from operators.study.read import read_drop
 from operators.volume.build import build_volumes
+from operators.volume.tilt import upright
 from training.archive import Archive
 from training.dataset import (
     MANIFEST,
@@ -247,6 +249,10 @@ def _make_case(
     if not labels.labelled:
         raise NothingLabelled(result.sr_sop_instance_uid)
     patient = patients.key(issuer, patient_id)
+    if card.run.input is Input.VOLUME and (straight := upright(volume)) is not None:
+        # To be learnt from as the network will be shown it.
+        labels = replace(labels, array=straight.labels_moved(labels.array))
+        volume = straight.volume(volume)
     return _write_case(result, volume, labels, patient, patients, folder)
 
 

@@ -141,7 +141,7 @@ def _signed_area(points: np.ndarray) -> float:
 def on_source_image(volume: Volume, outline: Outline) -> np.ndarray:
     """Move an outline from the volume's grid to its source image, by way of the patient.
 
-    The two are one grid unless the volume was resampled (gantry tilt).
+    The two are one grid, a tilted gantry's too, but for the rounding of positions.
 
     Returns
     -------

@@ -34,6 +34,7 @@ from operators.findings.matching import shifted
 from operators.findings.prior_refusals import PriorRejected, PriorTooLarge, PriorUnusable
 from operators.job import Code
 from operators.study.layout import open_layout
+from operators.volume.seg_grid import SegGrid, find_grid, read_mask
 
 MAX_FILE_BYTES = 256 << 20
 MAX_VOXELS = 1 << 30  # of one segment's grid, which is decoded at once
@@ -129,10 +130,10 @@ def _read(
     if voxels > MAX_FRAME_PIXELS:
         raise PriorTooLarge(what, voxels, MAX_FRAME_PIXELS, "pixels")
     segmentation = hd.seg.segread(path)
-    grid = segmentation.get_volume_geometry(allow_missing_positions=True)
+    grid = find_grid(segmentation)
     if grid is None:
         raise PriorUnusable(what, "its frames lie on no one grid")
-    if (voxels := int(np.prod(grid.spatial_shape))) > MAX_VOXELS:
+    if (voxels := int(np.prod(grid.shape))) > MAX_VOXELS:
         raise PriorTooLarge(what, voxels, MAX_VOXELS, "pixels")
     try:
         (traced,) = trace_file(path)
@@ -162,7 +163,9 @@ def _read(
         ),
         whose=whose,
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
-        structures=tuple(_structures(segmentation, ours, [document.cut for document in about])),
+        structures=tuple(
+            _structures(segmentation, grid, ours, [document.cut for document in about])
+        ),
         rejected=rejected,
         recorded_at=recorded_at,
     )
@@ -223,7 +226,7 @@ def _references(header: Dataset, keyword: str) -> Iterator[tuple[str, str]]:
 
 
 def _structures(
-    segmentation: hd.seg.Segmentation, ours: bool, cut: Sequence[str]
+    segmentation: hd.seg.Segmentation, grid: SegGrid, ours: bool, cut: Sequence[str]
 ) -> Iterator[PriorStructure]:
     """All segments; `cut` is what each report on them says of structures that go on outside."""
     ends = _at_an_end(segmentation) if ours else {}
@@ -244,7 +247,7 @@ def _structures(
             type=_code(kind),
             laterality=_code(sides[0]) if sides else None,
             tracking_uid=str(item.get("TrackingUID", "") or ""),
-            load=partial(_load, segmentation, number, at_an_end),
+            load=partial(_load, segmentation, grid, number, at_an_end),
         )
 
 
@@ -253,18 +256,11 @@ def _code(item: Dataset) -> Code:
     return Code(str(value), str(item.get("CodingSchemeDesignator", "")), str(item.CodeMeaning))
 
 
-def _load(segmentation: hd.seg.Segmentation, number: int, at_an_end: bool | None) -> Placed:
+def _load(
+    segmentation: hd.seg.Segmentation, grid: SegGrid, number: int, at_an_end: bool | None
+) -> Placed:
     """One segment in its bounding box."""
-    volume = segmentation.get_volume(
-        segment_numbers=[number],
-        combine_segments=False,
-        allow_missing_positions=True,
-        dtype=np.uint8,
-    )
-    # highdicom's index is (slice, row, column); ours in an affine is (column, row, slice).
-    affine = np.array(volume.affine, np.float64)
-    affine[:, :3] = affine[:, 2::-1]
-    mask = volume.array.reshape(volume.spatial_shape) > 0
+    mask, affine = read_mask(segmentation, number, grid), grid.lps_from_index
     if not mask.any():
         return Placed(mask[:0], affine, None)
     box = tuple(

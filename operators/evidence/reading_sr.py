@@ -110,17 +110,21 @@ def _group(
 def box_outline(box: Box, volume: Volume) -> Outline:
     """The rectangle round a box on the slice through its middle, in pixels of the volume.
 
-    Where the detector's grid lies along the volume's own axes, as after any flip or
-    change of spacing, this is the box's section; else the rectangle that encloses it.
+    Where the detector's grid lies along the volume's rows, columns and normal, as after any
+    flip or change of spacing, this is the box's section; else the rectangle that encloses it.
     """
     index_from_lps = np.linalg.inv(volume.lps_from_index)
     centre, edges = np.array(box.centre_lps_mm), np.array(box.edges_lps_mm)
     corners = np.array([centre + np.array(side) / 2 @ edges for side in product((-1, 1), repeat=3)])
-    columns, rows, _ = (index_from_lps[:3] @ np.column_stack([corners, np.ones(8)]).T) + 0.5
-    k = int(np.rint((index_from_lps[:3] @ np.append(centre, 1.0))[2]))
+    at_k = int(np.rint((index_from_lps[:3] @ np.append(centre, 1.0))[2]))
+    k = int(np.clip(at_k, 0, len(volume.headers) - 1))
+    # Along the normal: slices of a tilted gantry don't follow each other along it.
+    first_pixel = volume.lps_from_index[:3] @ (0, 0, k, 1)
+    in_plane = np.linalg.pinv(volume.lps_from_index[:3, :2])
+    columns, rows = in_plane @ (corners - first_pixel).T + 0.5
     left, right, top, bottom = columns.min(), columns.max(), rows.min(), rows.max()
     points = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    return Outline(int(np.clip(k, 0, len(volume.headers) - 1)), np.array(points))
+    return Outline(k, np.array(points))
 
 
 def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:

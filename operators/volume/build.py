@@ -24,6 +24,7 @@ from operators.job import Instance, Match, QualityFlag, Refused, Series, Unit, V
 from operators.study.image_type import planar_type_of_series
 from operators.volume.channels import stack_channels
 from operators.volume.geometry import (
+    MOST_TILT_DEG,
     Planes,
     affine_from_planes,
     check_one_grid,
@@ -103,7 +104,14 @@ def build_volumes(series: Series, bundle: str = "") -> tuple[Volume, ...]:
     _check_matrix(headers, uid)
     parts, removed = _split(images, planes, uid)
     # All affines first: no pixel is decoded for a series that is refused.
-    affines = [affine_from_planes(p.planes, series_uid=uid, what=p.name or "it") for p in parts]
+    ct = all(header.SOPClassUID == CTImageStorage for header in headers)
+    most_tilt_deg = MOST_TILT_DEG if ct else 0.0
+    affines = [
+        affine_from_planes(
+            part.planes, series_uid=uid, what=part.name or "it", most_tilt_deg=most_tilt_deg
+        )
+        for part in parts
+    ]
     return tuple(
         _fill(part, affine, frame_of_reference, uid, bundle, (*flags, *removed))
         for part, affine in zip(parts, affines, strict=True)

@@ -15,6 +15,7 @@ from scipy import ndimage
 from operators.errors import VolumeRefusal
 from operators.job import QualityFlag, Volume
 from operators.volume.pixels import outside_value
+from operators.volume.tilt import NAME as TILT
 
 SAME_GRID_MM = 0.01
 LEAST_COVERED = 0.5
@@ -97,9 +98,12 @@ def stack_channels(built: Sequence[tuple[Volume, ...]]) -> Volume:
         if covered < LEAST_COVERED:
             raise ChannelApart(first.series_instance_uid, other.series_instance_uid, covered)
         text = f"Series {other.series_instance_uid} is channel {len(arrays) + 2}."
+        remarks = other.quality
         if array is not other.array:
             text += f" It was resampled and covers {covered:.0%} of the grid."
-        flags += [QualityFlag("channel", text), *other.quality]
+            # It leans no more, or just as the first one, which has its own remark.
+            remarks = tuple(flag for flag in remarks if flag.name != TILT)
+        flags += [QualityFlag("channel", text), *remarks]
         arrays.append(array)
     return replace(
         first,

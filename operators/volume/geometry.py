@@ -162,7 +162,12 @@ def shared_places(planes: Planes) -> list[list[int]]:
 
 
 def slice_step(
-    origins: np.ndarray, normal: np.ndarray, *, series_uid: str, what: str
+    origins: np.ndarray,
+    normal: np.ndarray,
+    *,
+    series_uid: str,
+    what: str,
+    most_tilt_deg: float = MOST_TILT_DEG,
 ) -> np.ndarray:
     """Vector from one slice to the next, the same throughout the stack.
 
@@ -174,6 +179,8 @@ def slice_step(
         Unit normal, LPS.
     series_uid, what : str
         Only for the message: the series, and which part of it.
+    most_tilt_deg : float
+        How far the slices may lean; 0 where no gantry can have been tilted.
 
     Returns
     -------
@@ -188,7 +195,7 @@ def slice_step(
     UnevenSpacing
         A step along the normal deviates from the median; names the two slices.
     GantryTilt
-        The slices lean by more than `MOST_TILT_DEG`: no gantry does that.
+        The slices lean by more than `most_tilt_deg`.
     MisplacedSlice
         A slice lies beside the line of the others.
 
@@ -210,8 +217,8 @@ def slice_step(
         raise MisplacedSlice(series_uid, worst + 1, float(off_line[worst]), DRIFT_TOLERANCE_MM)
     shear_mm = float(np.linalg.norm(shear))
     tilt_deg = float(np.degrees(np.arctan2(shear_mm, step @ normal)))
-    if tilt_deg > MOST_TILT_DEG and shear_mm * count > DRIFT_TOLERANCE_MM:
-        raise GantryTilt(series_uid, tilt_deg, shear_mm, MOST_TILT_DEG)
+    if tilt_deg > most_tilt_deg and shear_mm * count > DRIFT_TOLERANCE_MM:
+        raise GantryTilt(series_uid, tilt_deg, shear_mm, most_tilt_deg)
     return step
 
 
@@ -227,7 +234,13 @@ def _check_spacing(along: np.ndarray, series_uid: str) -> None:
         )
 
 
-def affine_from_planes(planes: Planes, *, series_uid: str, what: str = "it") -> np.ndarray:
+def affine_from_planes(
+    planes: Planes,
+    *,
+    series_uid: str,
+    what: str = "it",
+    most_tilt_deg: float = MOST_TILT_DEG,
+) -> np.ndarray:
     """Affine (i, j, k, 1) → LPS mm of sorted, checked slices; i is the column, j the row.
 
     Parameters
@@ -236,6 +249,8 @@ def affine_from_planes(planes: Planes, *, series_uid: str, what: str = "it") -> 
         Sorted along the normal, of one grid.
     series_uid, what : str
         Only for the message of a refusal.
+    most_tilt_deg : float
+        See `slice_step`.
 
     Returns
     -------
@@ -253,6 +268,12 @@ def affine_from_planes(planes: Planes, *, series_uid: str, what: str = "it") -> 
     affine = np.eye(4)
     affine[:3, 0] = planes.along_row.mean(axis=0) * planes.column_spacing_mm.mean()
     affine[:3, 1] = planes.along_column.mean(axis=0) * planes.row_spacing_mm.mean()
-    affine[:3, 2] = slice_step(planes.origins, planes.normal, series_uid=series_uid, what=what)
+    affine[:3, 2] = slice_step(
+        planes.origins,
+        planes.normal,
+        series_uid=series_uid,
+        what=what,
+        most_tilt_deg=most_tilt_deg,
+    )
     affine[:3, 3] = planes.origins[0]
     return affine

@@ -162,16 +162,17 @@ class RepeatedPositions(VolumeRefusal):
 
 
 class GantryTilt(VolumeRefusal):
-    """Slices shifted against each other by more than a gantry can be tilted."""
+    """Slices shifted against each other by more than a tilted gantry can account for."""
 
     code = "RL-0312"
 
     def __init__(self, series_uid: str, tilt_deg: float, shear_mm: float, limit_deg: float) -> None:
         self.tilt_deg, self.shear_mm = tilt_deg, shear_mm
+        why = "no gantry tilts more" if limit_deg else "only the gantry of a CT tilts"
         super().__init__(
             f"series {series_uid}: its slices lean by {tilt_deg:.1f} degrees: each is shifted by "
             f"{shear_mm:.3f} mm in its plane against the one before (limit {limit_deg:.0f} "
-            "degrees: no gantry tilts more). Ask the PACS for a reformatted series."
+            f"degrees: {why}). Ask the PACS for a reformatted series."
         )
 
 

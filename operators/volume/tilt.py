@@ -17,6 +17,8 @@ from operators.job import QualityFlag, Volume
 from operators.volume.geometry import DRIFT_TOLERANCE_MM
 from operators.volume.pixels import outside_value
 
+NAME = "gantry-tilt"
+
 
 @dataclass(frozen=True)
 class Upright:
@@ -73,13 +75,35 @@ class Upright:
         numpy.ndarray, shape (slices, rows, columns)
             Off by half a pixel at most, in the plane.
         """
-        nearest = np.rint(self.offsets_px).astype(int)
         return np.stack(
             [
                 plane[j : j + rows, i : i + columns]
-                for plane, (j, i) in zip(labels, nearest, strict=True)
+                for plane, (j, i) in zip(labels, self._nearest_px, strict=True)
             ]
         )
+
+    def labels_moved(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the slices as they were taken on this grid; `labels_on_slices` undoes it.
+
+        Parameters
+        ----------
+        labels : numpy.ndarray, shape (slices, rows, columns)
+            Of the leaning stack; 0 is where it has none.
+
+        Returns
+        -------
+        numpy.ndarray, shape `shape`
+            Off by half a pixel at most, in the plane.
+        """
+        moved = np.zeros(self.shape, labels.dtype)
+        _, rows, columns = labels.shape
+        for plane, (j, i), target in zip(labels, self._nearest_px, moved, strict=True):
+            target[j : j + rows, i : i + columns] = plane
+        return moved
+
+    @property
+    def _nearest_px(self) -> np.ndarray:
+        return np.rint(self.offsets_px).astype(int)
 
 
 def upright(volume: Volume) -> Upright | None:
@@ -129,10 +153,11 @@ def tilt_flags(lps_from_index: np.ndarray, slices: int) -> tuple[QualityFlag, ..
     along_mm = float(np.linalg.norm(lps_from_index[:3, 2] - lean))
     text = (
         f"The gantry was tilted by {np.degrees(np.arctan2(shift_mm, along_mm)):.1f} degrees: each "
-        f"slice is shifted by {shift_mm:.2f} mm in its plane against the one before. The network "
-        "saw the slices moved back; what it found lies on the slices as they were taken."
+        f"slice is shifted by {shift_mm:.2f} mm in its plane against the one before. Results lie "
+        "on the slices as they were taken; a network that takes all slices as one volume saw "
+        "them moved back within their planes."
     )
-    return (QualityFlag("gantry-tilt", text),)
+    return (QualityFlag(NAME, text),)
 
 
 def _lean_mm(lps_from_index: np.ndarray) -> np.ndarray:

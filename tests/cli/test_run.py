@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from highdicom.seg import segread
+from pydicom import dcmread
+from pydicom.pixels import apply_rescale
 
 from tests.app.conftest import until
 from tests.series import Ball, centred_grid, render, write_ct_series
@@ -78,6 +82,42 @@ def test_pictures_and_pdf_are_written_where_asked_for_and_never_analysed(phantom
     ]
     ours = {item["series_instance_uid"] for item in entry["evidence"]}
     assert ours <= {left["what"] for left in result["unmatched"]}
+
+
+@pytest.mark.data
+def test_a_tilted_series_is_analysed_on_the_slices_as_they_were_taken(data_dir, tmp_path):
+    case = data_dir / "odd-series" / "cases" / "01-gantry-tilt"
+    out = tmp_path / "out"
+    done = radloop("run", case, "-o", out, "--bundle", "hu_threshold", "--json")
+
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert "gantry-tilt" in [flag["name"] for flag in result["quality"]]
+    (seg,) = (item["path"] for item in result["evidence"] if item["kind"] == "SEG")
+    sources = {
+        str(header.SOPInstanceUID): header
+        for header in (dcmread(path) for path in case.iterdir() if path.is_file())
+    }
+    written = segread(seg)
+    uids = sorted(sources, key=lambda uid: float(sources[uid].ImagePositionPatient[2]))
+    hu = np.stack([apply_rescale(sources[uid].pixel_array, sources[uid]) for uid in uids])
+    # The gantry turns about x: what the network saw of a pixel lies between it and the
+    # neighbour above or below; what is beside the picture is air.
+    near = np.pad(hu, ((0, 0), (1, 1), (0, 0)), constant_values=-1024)
+    near = np.stack([near[:, :-2], near[:, 1:-1], near[:, 2:]])
+    least, most = near.min(axis=0), near.max(axis=0)
+    cuts = {"soft": (50, 200), "bone": (200, np.inf)}
+    assert {segment.TrackingID for segment in written.SegmentSequence} == set(cuts)
+    for number, segment in enumerate(written.SegmentSequence, start=1):
+        low, high = cuts[segment.TrackingID]
+        mask = written.get_pixels_by_source_instance(
+            uids,
+            segment_numbers=[number],
+            combine_segments=True,
+            assert_missing_frames_are_empty=True,
+        ).astype(bool)
+        assert mask[(least > low) & (most < high)].all()
+        assert not mask[(most < low) | (least > high)].any()
 
 
 def test_a_study_that_no_bundle_wants_says_why(tmp_path):

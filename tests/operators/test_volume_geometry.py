@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom.uid import MRImageStorage
 
 from operators.job import Volume
 from operators.study.read import read_drop
@@ -142,6 +143,31 @@ def test_tilt_is_kept_in_the_affine_and_told(tmp_path, tilt_deg):
     shear = SPACING_ZYX_MM[0] * np.sin(np.radians(abs(tilt_deg)))
     assert flag.name == "gantry-tilt"
     assert f"{abs(tilt_deg):.1f} degrees" in flag.text and f"{shear:.2f} mm" in flag.text
+
+
+def test_positions_decide_where_the_header_says_another_tilt(tmp_path):
+    def lie(dataset, _):
+        dataset.GantryDetectorTilt = "-20"
+
+    affine = sheared(12.0)
+    write_ct_series(tmp_path, render(PHANTOM, SHAPE, affine), affine, edit=lie)
+
+    volume = read_back(tmp_path)
+
+    assert np.abs(volume.lps_from_index - affine).max() < 1e-6
+    assert "12.0 degrees" in volume.quality[0].text
+
+
+def test_a_leaning_mr_is_refused_since_only_a_ct_has_a_gantry(tmp_path):
+    def mr(dataset, _):
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        dataset.Modality = "MR"
+
+    affine = sheared(12.0)
+    write_ct_series(tmp_path, render(PHANTOM, SHAPE, affine), affine, edit=mr)
+
+    with pytest.raises(GantryTilt, match=r"lean by 12\.0 degrees.*only the gantry of a CT tilts"):
+        read_back(tmp_path)
 
 
 @pytest.mark.parametrize("tilt_deg", [36.0, -60.0])

@@ -6,7 +6,8 @@ by the wrong axis, can't agree with it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import pi
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,40 @@ import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813  (its own documentation's name)
 
-from operators.evidence.write import write_evidence
+from operators.evidence.reading_sr import box_outline
 from operators.findings.measure import measure
 from operators.job import Volume
 from operators.models.bundle import LoadedBundle
 from operators.models.card import load_card
+from operators.reading import Reading
+from operators.volume.channels import stack_channels
 from operators.volume.tilt import tilt_flags, upright
 from tests import shapes
-from tests.operators.scene import RECORDED_AT, make_segmentation, segment
+from tests.operators.scene import make_segmentation, segment
 from tests.series import Ball, centred_grid, oblique, render
 
 SHAPE_ZYX = (20, 44, 52)
 SPACING_ZYX_MM = (2.5, 0.9, 0.7)
 BALL = Ball((2.0, -1.5, 3.0), 11.0, 200)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """Along the patient's axes, off the middle of the grid: no mirrored shear agrees with it."""
+
+    centre_lps_mm: tuple[float, float, float] = (5.0, -5.0, 6.0)
+    half_axes_mm: tuple[float, float, float] = (8.0, 6.0, 9.0)
+
+    @property
+    def volume_ml(self) -> float:
+        return 4 / 3 * pi * float(np.prod(self.half_axes_mm)) / 1000
+
+    def contains(self, points_lps_mm: np.ndarray) -> np.ndarray:
+        scaled = (points_lps_mm - self.centre_lps_mm) / self.half_axes_mm
+        return np.einsum("...c,...c->...", scaled, scaled) <= 1
+
+
+ELLIPSOID = Ellipsoid()
 LARYNX = replace(BALL, hu=10)  # segment 1 of the scene
 ABOUT_X = np.diag([1.0, 1.0, 1.0])
 FLIPPED = np.diag([-1.0, 1.0, -1.0])
@@ -127,36 +149,81 @@ def test_the_values_are_those_of_simpleitk_s_resampling() -> None:
     np.testing.assert_allclose(moved.array[known], expected[known], atol=0.02)
 
 
+def assert_in_place(mask: np.ndarray, affine: np.ndarray, off_px: float = 0.5) -> None:
+    """Right farther than `off_px` from the ellipsoid's border, in each slice; right as a whole."""
+    there = places(mask.shape, affine)
+    off_mm = off_px * np.hypot(*SPACING_ZYX_MM[1:])
+    for grown, holds in ((-off_mm, True), (off_mm, False)):
+        axes = tuple(axis + grown for axis in ELLIPSOID.half_axes_mm)
+        inside = replace(ELLIPSOID, half_axes_mm=axes).contains(there)
+        assert (mask[inside] if holds else ~mask[~inside]).all()
+    np.testing.assert_allclose(there[mask].mean(axis=0), ELLIPSOID.centre_lps_mm, atol=0.15)
+    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    assert mask.sum() * voxel_ml == pytest.approx(ELLIPSOID.volume_ml, rel=0.03)
+
+
 @pytest.mark.parametrize("affine", TILTS)
 def test_labels_come_back_to_their_place_and_size(affine: np.ndarray) -> None:
     grid = upright(volume(np.zeros(SHAPE_ZYX, np.int16), affine))
     assert grid is not None
-    found = BALL.contains(places(grid.shape, grid.lps_from_index)).astype(np.uint8)
+    found = ELLIPSOID.contains(places(grid.shape, grid.lps_from_index)).astype(np.uint8)
 
     back = grid.labels_on_slices(found, *SHAPE_ZYX[1:])
 
     assert back.shape == SHAPE_ZYX
-    there = places(SHAPE_ZYX, affine)
-    depth = np.linalg.norm(there - BALL.centre_lps_mm, axis=-1) - BALL.radius_mm
-    half = np.hypot(*SPACING_ZYX_MM[1:]) / 2
-    assert back[depth < -half].all() and not back[depth > half].any()
-    np.testing.assert_allclose(there[back == 1].mean(axis=0), BALL.centre_lps_mm, atol=0.15)
-    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    assert back.sum() * voxel_ml == pytest.approx(BALL.volume_ml, rel=0.02)
+    assert_in_place(back == 1, affine)
+    np.testing.assert_array_equal(grid.labels_moved(back), found)
 
 
-@pytest.mark.parametrize("affine", TILTS[:3])
+@pytest.mark.parametrize("affine", TILTS)
+def test_labels_of_the_slices_are_moved_to_their_place(affine: np.ndarray) -> None:
+    grid = upright(volume(np.zeros(SHAPE_ZYX, np.int16), affine))
+    assert grid is not None
+    taken = ELLIPSOID.contains(places(SHAPE_ZYX, affine)).astype(np.uint8)
+
+    moved = grid.labels_moved(taken)
+
+    assert moved.shape == grid.shape
+    assert_in_place(moved == 1, grid.lps_from_index)
+    np.testing.assert_array_equal(grid.labels_on_slices(moved, *SHAPE_ZYX[1:]), taken)
+
+
+@pytest.mark.parametrize("affine", TILTS)
 def test_a_bundle_finds_a_structure_where_it_is(affine: np.ndarray, tmp_path: Path) -> None:
-    hu = render([BALL], SHAPE_ZYX, affine)
+    # 1, so that its border, between 0 and 1, is where it is between two pixels too.
+    label = ELLIPSOID.contains(places(SHAPE_ZYX, affine)).astype(np.int16)
+    folder = shapes.identity(tmp_path / "identity", 1, shapes.TURN, "after")
 
-    found = LoadedBundle(load_card(shapes.planes(tmp_path / "planes"))).analyse(volume(hu, affine))
+    found = LoadedBundle(load_card(folder)).analyse(volume(label.astype(np.float32), affine))
 
-    mask = found.mask(2)  # above 100.5 HU
-    there = places(SHAPE_ZYX, affine)
     assert found.volume.lps_from_index is affine and found.labels.shape == SHAPE_ZYX
-    np.testing.assert_allclose(there[mask].mean(axis=0), BALL.centre_lps_mm, atol=0.15)
-    wrong = mask != (hu > 100)
-    assert wrong.sum() < 0.08 * mask.sum()  # pixels at the border, by half a pixel
+    # Half a pixel on the way there, where the border lies between two, and half one back.
+    assert_in_place(found.mask(1), affine, off_px=1.0)
+
+
+@pytest.mark.parametrize("affine", TILTS)
+def test_a_detector_is_shown_the_true_shape(affine: np.ndarray, tmp_path: Path) -> None:
+    """A box knows no way back: what the network saw must have been right."""
+    ball = replace(BALL, centre_lps_mm=ELLIPSOID.centre_lps_mm, radius_mm=9.0, hu=301)
+    headers = tuple(pydicom.Dataset() for _ in range(SHAPE_ZYX[0]))
+    given = replace(
+        volume(render([ball], SHAPE_ZYX, affine, background_hu=299), affine), headers=headers
+    )
+
+    found = LoadedBundle(load_card(shapes.detector(tmp_path / "boxes"))).analyse(given)
+
+    assert isinstance(found, Reading)
+    (box,) = found.boxes
+    step_mm = np.array(given.spacing_zyx_mm)
+    np.testing.assert_allclose(box.centre_lps_mm, ball.centre_lps_mm, atol=step_mm.max() / 2)
+    edges_mm = np.linalg.norm(box.edges_lps_mm, axis=1)
+    np.testing.assert_allclose(np.sort(edges_mm), 18.0, atol=step_mm.max())
+    # And its section on the slice through its middle is as wide as the ball.
+    outline = box_outline(box, given)
+    wide_mm = np.ptp(outline.points, axis=0) * step_mm[:0:-1]
+    np.testing.assert_allclose(wide_mm, 18.0, atol=1.5)
+    middle = affine[:3] @ (*(outline.points[[0, 2]].mean(axis=0) - 0.5), outline.k, 1)
+    np.testing.assert_allclose(middle, ball.centre_lps_mm, atol=step_mm.max())
 
 
 def test_measurements_hold_on_a_leaning_grid(tmp_path: Path) -> None:
@@ -176,27 +243,29 @@ def test_measurements_hold_on_a_leaning_grid(tmp_path: Path) -> None:
     assert values["surface_area"] == pytest.approx(4 * np.pi * BALL.radius_mm**2, rel=0.05)
 
 
-def test_the_seg_lies_on_the_slices_as_they_were_taken(tmp_path: Path) -> None:
-    made = make_segmentation(tmp_path, [LARYNX], SHAPE_ZYX, TILTS[0], [segment(1, "larynx")])
-
-    files = {e.kind: e.path for e in write_evidence(measure(made), tmp_path / "out", RECORDED_AT)}
-
-    seg = pydicom.dcmread(files["SEG"])
-    by_uid = {str(h.SOPInstanceUID): h for h in made.volume.headers}
-    assert "VolumeLocalizer" not in seg and seg.get("DimensionOrganizationType") != "3D"
-    for frame in seg.PerFrameFunctionalGroupsSequence:
-        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        position = by_uid[str(source.ReferencedSOPInstanceUID)].ImagePositionPatient
-        np.testing.assert_allclose(
-            np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float),
-            np.array(position, float),
-            atol=1e-4,
-        )
-
-
 def test_a_stack_that_does_not_lean_is_left_alone() -> None:
     affine = centred_grid(SHAPE_ZYX, SPACING_ZYX_MM, oblique(20.0, -35.0))
     affine[0, 2] += 0.2 / (SHAPE_ZYX[0] - 1)  # noise of positions
 
     assert upright(volume(np.zeros(SHAPE_ZYX, np.int16), affine)) is None
     assert tilt_flags(affine, SHAPE_ZYX[0]) == ()
+
+
+def test_a_second_series_on_a_straight_grid_is_said_to_lean_no_more() -> None:
+    straight = centred_grid(SHAPE_ZYX, SPACING_ZYX_MM)
+    first, leaning = (
+        replace(
+            volume(np.zeros(SHAPE_ZYX, np.int16), affine),
+            quality=tilt_flags(affine, SHAPE_ZYX[0]),
+        )
+        for affine in (straight, tilted(5.0))
+    )
+
+    stacked = stack_channels([(first,), (leaning,)])
+    other_way = stack_channels([(leaning,), (first,)])
+
+    assert [flag.name for flag in stacked.quality] == ["channel"]
+    assert [flag.name for flag in other_way.quality] == ["gantry-tilt", "channel"]
+    grid = upright(other_way)
+    assert grid is not None
+    assert [array.shape for array in grid.volume(other_way).channels] == [grid.shape]

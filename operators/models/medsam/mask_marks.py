@@ -1,6 +1,6 @@
 """One segment of a SEG, as the region that it paints: a mask to refine.
 
-highdicom decodes the frames and finds their grid; what is refused before is what it
+highdicom decodes the frames, `seg_grid` finds their grid; what is refused before is what it
 would need too much memory for.
 
 References
@@ -24,6 +24,7 @@ from operators.models.medsam.mark_file import (
 )
 from operators.models.medsam.region import Painted, Region
 from operators.models.medsam.request import DEFAULT_LABEL
+from operators.volume.seg_grid import find_grid, read_mask
 
 VOXELS_LIMIT = 1 << 30  # of all frames of the file, and of one segment's grid
 
@@ -107,19 +108,10 @@ def _first(frame: Dataset, shared: Dataset, macro: str) -> list[Dataset]:
 
 def _grid(asked: MarkFile, number: int, uid: str) -> Painted:
     segmentation = hd.seg.segread(asked.path)
-    geometry = segmentation.get_volume_geometry(allow_missing_positions=True)
-    if geometry is None:
+    grid = find_grid(segmentation)
+    if grid is None:
         raise MarksUnusable(f"the frames of {uid} lie on no one grid")
-    if int(np.prod(geometry.spatial_shape)) > VOXELS_LIMIT:
-        raise TooManyMarks("pixels", int(np.prod(geometry.spatial_shape)), VOXELS_LIMIT)
-    volume = segmentation.get_volume(
-        segment_numbers=[number],
-        combine_segments=False,
-        allow_missing_positions=True,
-        dtype=np.uint8,
-    )
-    # highdicom's index is (slice, row, column); ours in an affine is (column, row, slice).
-    affine = np.array(volume.affine, np.float64)
-    affine[:, :3] = affine[:, 2::-1]
-    mask = volume.array.reshape(volume.spatial_shape) > 0
-    return Painted(mask, affine, str(volume.frame_of_reference_uid))
+    if int(np.prod(grid.shape)) > VOXELS_LIMIT:
+        raise TooManyMarks("pixels", int(np.prod(grid.shape)), VOXELS_LIMIT)
+    mask = read_mask(segmentation, number, grid)
+    return Painted(mask, grid.lps_from_index, str(segmentation.FrameOfReferenceUID))
