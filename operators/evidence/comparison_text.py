@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from operators.compared import Change, Comparison, Pair, PriorIdentity
+from operators.evidence.content import COMMENT, text_item
 from operators.evidence.encode import encode_item, set_sequence
-from operators.evidence.rule_text import COMMENT, rules_digest
+from operators.evidence.rule_text import rules_digest
 from operators.job import Finding, QualityFlag, Report
 
 
-def comparison_items(report: Report, finding: Finding) -> Iterator[sr.TextContentItem]:
-    """The text item of a structure that was compared, for its measurement group.
+def comparison_items(report: Report, finding: Finding) -> Iterator[bytes]:
+    """The encoded text item of a structure that was compared, for its measurement group.
 
     References
     ----------
@@ -33,7 +33,7 @@ def comparison_items(report: Report, finding: Finding) -> Iterator[sr.TextConten
     for pair in comparison.pairs:
         if pair.number == finding.segment.number:
             text = f"Compared with {prior_in_words(comparison)}: {pair_in_words(pair)}."
-            yield sr.TextContentItem(COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
+            yield text_item(COMMENT, text)
 
 
 def comparison_remarks(report: Report) -> Iterator[str]:

@@ -19,6 +19,8 @@ from pydicom.valuerep import DSfloat
 from operators.evidence.encode import encode_item
 from operators.job import Code
 
+COMMENT = Code("121106", "DCM", "Comment")
+SEVERITY = Code("246112005", "SCT", "Severity")
 CONTAINS = "CONTAINS"
 HAS_CONCEPT_MOD = "HAS CONCEPT MOD"
 HAS_OBS_CONTEXT = "HAS OBS CONTEXT"

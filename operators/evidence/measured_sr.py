@@ -14,9 +14,11 @@ from pydicom.uid import SegmentationStorage
 
 from operators.evidence.common import Identity
 from operators.evidence.content import (
+    COMMENT,
     CONTAINS,
     HAS_CONCEPT_MOD,
     HAS_OBS_CONTEXT,
+    SEVERITY,
     code_item,
     group_item,
     number_item,
@@ -44,8 +46,6 @@ _REGION = Code("111030", "DCM", "Image Region")
 _SOURCE = Code("260753009", "SCT", "Source")
 _SEGMENT = Code("121191", "DCM", "Referenced Segment")
 _SOURCE_SERIES = Code("121232", "DCM", "Source Series for Segmentation")
-_SEVERITY = Code("246112005", "SCT", "Severity")
-_COMMENT = Code("121106", "DCM", "Comment")
 
 _OF_THE_WHOLE = ("volume", "mean", "standard_deviation", "long_axis_3d", "surface_area")
 # Without their end points: they may lie in another slice than the group's outline.
@@ -112,7 +112,7 @@ def volumetric_group(about: Structure) -> bytes:
         *map(_number, _chosen(finding, _OF_THE_WHOLE)),
         segment_item(_SEGMENT, SegmentationStorage, about.seg.sop_instance_uid, about.number),
         uid_item(_SOURCE_SERIES, about.volume.series_instance_uid),
-        text_item(_SEVERITY, finding.severity),
+        text_item(SEVERITY, finding.severity),
         *_uncertainties(finding),
         *about.remarks,
     )
@@ -148,7 +148,7 @@ def _uncertainties(finding: Finding) -> Iterator[bytes]:
     ]
     if parts:
         text = f"Left open by the grid of the images alone: {', '.join(parts)}."
-        yield text_item(_COMMENT, text)
+        yield text_item(COMMENT, text)
 
 
 def _chosen(finding: Finding, names: tuple[str, ...]) -> Iterator[Measurement]:

@@ -18,13 +18,14 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage
 
 from operators.evidence.common import Identity
+from operators.evidence.content import SEVERITY
 from operators.evidence.outline import Outline, largest_outline
+from operators.evidence.seg import coded
 from operators.job import Finding, Plane, Segmentation, Volume
 from operators.study.image_type import WHOLE_SLIDE
 from operators.volume.scale import area_mm2
 
 AREA = sr.CodedConcept("42798000", "SCT", "Area")
-SEVERITY = sr.CodedConcept("246112005", "SCT", "Severity")
 SQUARE_MILLIMETRE = sr.CodedConcept("mm2", "UCUM", "square millimeter")
 PIXELS = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
 
@@ -106,7 +107,7 @@ def planar_groups(
         measurements=[_area(finding.voxels, finding.area_mm2)],
     )
     whole[0].ContentSequence.append(
-        sr.TextContentItem(SEVERITY, finding.severity, sr.RelationshipTypeValues.CONTAINS)
+        sr.TextContentItem(coded(SEVERITY), finding.severity, sr.RelationshipTypeValues.CONTAINS)
     )
     drawn = group(
         referenced_region=sr.ImageRegion(

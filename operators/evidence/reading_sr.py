@@ -14,10 +14,10 @@ import numpy as np
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
+from operators.evidence.content import COMMENT, SEVERITY
 from operators.evidence.encode import encode_item
 from operators.evidence.outline import Outline, on_source_image
-from operators.evidence.planar_sr import AREA, SEVERITY, SQUARE_MILLIMETRE, significant
-from operators.evidence.rule_text import COMMENT
+from operators.evidence.planar_sr import AREA, SQUARE_MILLIMETRE, significant
 from operators.evidence.seg import coded
 from operators.evidence.sr import (
     QUALITATIVE_EVALUATIONS,
@@ -102,8 +102,8 @@ def _group(
         ],
     )
     content = group[0].ContentSequence
-    content.append(sr.TextContentItem(COMMENT, _box_text(reading, box, number), _CONTAINS))
-    content.append(sr.TextContentItem(SEVERITY, "NOT_ASSESSED", _CONTAINS))
+    content.append(sr.TextContentItem(coded(COMMENT), _box_text(reading, box, number), _CONTAINS))
+    content.append(sr.TextContentItem(coded(SEVERITY), "NOT_ASSESSED", _CONTAINS))
     return group
 
 
@@ -136,17 +136,17 @@ def _evaluations(reading: Reading) -> Iterator[sr.ContentItem]:
     if reading.detector and not reading.boxes:
         looked_for = ", ".join(kind.label for kind in reading.classes)
         text = f"Looked for and not found: {looked_for}."
-        yield sr.TextContentItem(COMMENT, text, _CONTAINS)
+        yield sr.TextContentItem(coded(COMMENT), text, _CONTAINS)
     severity = worst(class_severity(reading, scores) for scores in reading.scores)
-    yield sr.TextContentItem(SEVERITY, severity, _CONTAINS)
+    yield sr.TextContentItem(coded(SEVERITY), severity, _CONTAINS)
     for flag in reading.volume.quality:
         text = f"Quality of the input, {flag.name}: {flag.text}"
-        yield sr.TextContentItem(COMMENT, text, _CONTAINS)
+        yield sr.TextContentItem(coded(COMMENT), text, _CONTAINS)
 
 
 def _class_remark(reading: Reading, scores: ClassScores) -> sr.TextContentItem:
     """What is said of an image, with a reference to it where it is one of several."""
-    remark = sr.TextContentItem(COMMENT, _class_text(reading, scores), _CONTAINS)
+    remark = sr.TextContentItem(coded(COMMENT), _class_text(reading, scores), _CONTAINS)
     if scores.k is not None:
         header = reading.volume.headers[scores.k]
         image = sr.ImageContentItem(

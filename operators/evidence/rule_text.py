@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from highdicom import sr
-from pydicom.sr.codedict import codes
-
-from operators.job import Finding, Report
+from operators.evidence.content import COMMENT, text_item
+from operators.job import Code, Finding, Report
 from operators.measured import RuleResult
 
-COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
+_DIFFERENTIAL = Code("111023", "DCM", "Differential Diagnosis/Impression")
+_RECOMMENDATION = Code("121075", "DCM", "Recommendation")
 
 
-def rule_items(finding: Finding) -> Iterator[sr.TextContentItem]:
-    """The text items of all rules of a finding, in their order.
+def rule_items(finding: Finding) -> Iterator[bytes]:
+    """The encoded text items of all rules of a finding, in their order.
 
     References
     ----------
@@ -28,11 +27,11 @@ def rule_items(finding: Finding) -> Iterator[sr.TextContentItem]:
     """
     for result in finding.rules:
         said = "" if result.accepted_by else "Proposed: "
-        yield _text(COMMENT, rule_sentence(result))
+        yield text_item(COMMENT, rule_sentence(result))
         for differential in result.differentials:
-            yield _text(codes.DCM.DifferentialDiagnosisImpression, f"{said}{differential}")
+            yield text_item(_DIFFERENTIAL, f"{said}{differential}")
         for recommendation in result.recommendations:
-            yield _text(codes.DCM.Recommendation, f"{said}{recommendation}")
+            yield text_item(_RECOMMENDATION, f"{said}{recommendation}")
 
 
 def rule_sentence(result: RuleResult) -> str:
@@ -49,7 +48,3 @@ def rules_digest(report: Report) -> str:
     """Of all that rules say in a report; "" where they say nothing."""
     said = [finding.rules for finding in report.findings]
     return hashlib.sha256(repr(said).encode()).hexdigest() if any(said) else ""
-
-
-def _text(name: sr.CodedConcept, text: str) -> sr.TextContentItem:
-    return sr.TextContentItem(name, text, sr.RelationshipTypeValues.CONTAINS)

@@ -39,6 +39,7 @@ from operators.evidence.comparison_text import (
     digest,
     refer_to_prior,
 )
+from operators.evidence.content import COMMENT, text_item
 from operators.evidence.encode import Stencil, encode_item, set_sequence
 from operators.evidence.measured_sr import Structure, planar_group, volumetric_group
 from operators.evidence.outline import largest_outline
@@ -49,7 +50,7 @@ from operators.evidence.planar_sr import (
     planar_groups,
     significant,
 )
-from operators.evidence.rule_text import COMMENT, rule_items
+from operators.evidence.rule_text import rule_items
 from operators.evidence.seg import coded, found_segments, tracking_uid
 from operators.job import Finding, ModelIdentity, Report, Segment, Segmentation, Volume
 from operators.reading import Reading
@@ -221,10 +222,7 @@ def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[byte
                 for group in _groups(report, finding, number, counts, seg, used)
             ),
         )
-    remarks = [
-        encode_item(sr.TextContentItem(COMMENT, text, sr.RelationshipTypeValues.CONTAINS))
-        for text in _remarks(report)
-    ]
+    remarks = [text_item(COMMENT, text) for text in _remarks(report)]
     if remarks:
         yield container(QUALITATIVE_EVALUATIONS, remarks)
 
@@ -357,7 +355,6 @@ def _groups(
         groups = planar_groups(segmentation, finding, number, seg, shared)
         yield from map(encode_item, groups)
         return
-    remarks = map(encode_item, (*rule_items(finding), *comparison_items(report, finding)))
     structure = Structure(
         volume=volume,
         finding=finding,
@@ -365,7 +362,7 @@ def _groups(
         seg=seg,
         outline=largest_outline(segmentation.mask, segment.number, counts[:, segment.number]),
         algorithm=b"".join(map(encode_item, algorithm)),
-        remarks=remarks,
+        remarks=(*rule_items(finding), *comparison_items(report, finding)),
     )
     yield planar_group(structure)
     yield volumetric_group(structure)

@@ -19,7 +19,8 @@ from operators.evidence.common import (
     stamp_common,
     without_patient,
 )
-from operators.evidence.rule_text import COMMENT
+from operators.evidence.content import COMMENT
+from operators.evidence.seg import coded
 from operators.evidence.uids import derive_uid
 
 StatusKind = Literal["pending", "failed", "not applicable"]
@@ -84,7 +85,7 @@ def build_status(
     line = status_line(status, reason, recorded_at)
     parts = (str(header.StudyInstanceUID), str(generation), line, recorded_at, SOFTWARE_VERSION)
     root = sr.ContainerContentItem(_TITLE, is_content_continuous=False)
-    text = sr.TextContentItem(COMMENT, line, sr.RelationshipTypeValues.CONTAINS)
+    text = sr.TextContentItem(coded(COMMENT), line, sr.RelationshipTypeValues.CONTAINS)
     root.ContentSequence = sr.ContentSequence([text])
     reference = without_patient()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
