@@ -17,8 +17,6 @@ def intensities(
         typer.Argument(
             help="NIfTI images that the network was trained on, values in the card's unit.",
             metavar="FILE...",
-            exists=True,
-            dir_okay=False,
         ),
     ],
     above: Annotated[
