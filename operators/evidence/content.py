@@ -16,7 +16,7 @@ from highdicom import sr
 from pydicom.datadict import tag_for_keyword
 from pydicom.valuerep import DSfloat
 
-from operators.evidence.encode import encode_item
+from operators.evidence.encode import HEAD, HEAD_LIMIT, ITEM, LONG_HEAD, encode_item
 from operators.job import Code
 
 COMMENT = Code("121106", "DCM", "Comment")
@@ -25,10 +25,6 @@ CONTAINS = "CONTAINS"
 HAS_CONCEPT_MOD = "HAS CONCEPT MOD"
 HAS_OBS_CONTEXT = "HAS OBS CONTEXT"
 _SELECTED_FROM = "SELECTED FROM"
-_ITEM = struct.Struct("<HHL")
-_SHORT = struct.Struct("<HH2sH")  # VRs with a length of 16 bits
-_LONG = struct.Struct("<HH2sHL")  # SQ, UT
-_SHORT_LIMIT = 0xFFFE
 _PADDING = {"UI": b"\0", "CS": b" ", "DS": b" ", "UT": b" "}
 
 
@@ -144,26 +140,26 @@ def _concept(code: Code) -> bytes:
 
 def _item(*elements: bytes) -> bytes:
     content = b"".join(elements)
-    return _ITEM.pack(0xFFFE, 0xE000, len(content)) + content
+    return ITEM.pack(0xFFFE, 0xE000, len(content)) + content
 
 
 def _sequence(keyword: str, items: Iterable[bytes]) -> bytes:
     content = b"".join(items)
-    return _LONG.pack(*_tag(keyword), b"SQ", 0, len(content)) + content
+    return LONG_HEAD.pack(*_tag(keyword), b"SQ", 0, len(content)) + content
 
 
 def _text(keyword: str, vr: str, value: str) -> bytes:
     content = value.encode("utf-8")
     content += _PADDING[vr] * (len(content) % 2)
     if vr == "UT":
-        return _LONG.pack(*_tag(keyword), b"UT", 0, len(content)) + content
+        return LONG_HEAD.pack(*_tag(keyword), b"UT", 0, len(content)) + content
     return _short(keyword, vr, content)
 
 
 def _short(keyword: str, vr: str, content: bytes) -> bytes:
-    if len(content) > _SHORT_LIMIT:  # PS3.5 6.2.2: then the VR is UN
-        return _LONG.pack(*_tag(keyword), b"UN", 0, len(content)) + content
-    return _SHORT.pack(*_tag(keyword), vr.encode(), len(content)) + content
+    if len(content) > HEAD_LIMIT:  # PS3.5 6.2.2: then the VR is UN
+        return LONG_HEAD.pack(*_tag(keyword), b"UN", 0, len(content)) + content
+    return HEAD.pack(*_tag(keyword), vr.encode(), len(content)) + content
 
 
 @lru_cache

@@ -20,10 +20,10 @@ from pydicom.filewriter import write_data_element
 from pydicom.tag import Tag
 
 IMPLICIT_VR, LITTLE_ENDIAN = False, True
-_ITEM = struct.Struct("<HHL")
-_HEAD = struct.Struct("<HH2sH")  # of VRs with a length of 16 bits
-_HEAD_LIMIT = 0xFFFE
-_LONG_HEAD = struct.Struct("<HH2sHL")  # of all others
+ITEM = struct.Struct("<HHL")
+HEAD = struct.Struct("<HH2sH")  # of VRs with a length of 16 bits
+HEAD_LIMIT = 0xFFFE
+LONG_HEAD = struct.Struct("<HH2sHL")  # of all others
 # What makes a text of an odd length even (PS3.5 6.2), for VRs of 64 characters at most.
 _PADDING = {"CS": b" ", "LO": b" ", "SH": b" ", "UI": b"\0"}
 
@@ -35,7 +35,7 @@ def encode_item(item: Dataset) -> bytes:
     """
     elements = sorted(item.items(), key=lambda entry: int(entry[0]))
     content = b"".join(_encode_element(element) for _, element in elements)
-    return _ITEM.pack(0xFFFE, 0xE000, len(content)) + content
+    return ITEM.pack(0xFFFE, 0xE000, len(content)) + content
 
 
 def _encode_element(element: DataElement | RawDataElement) -> bytes:
@@ -43,12 +43,12 @@ def _encode_element(element: DataElement | RawDataElement) -> bytes:
     tag, vr, value = int(element.tag), str(element.VR), element.value
     if vr == "SQ":
         content = value if isinstance(value, bytes) else b"".join(map(encode_item, value or ()))
-        return _LONG_HEAD.pack(tag >> 16, tag & 0xFFFF, b"SQ", 0, len(content)) + content
+        return LONG_HEAD.pack(tag >> 16, tag & 0xFFFF, b"SQ", 0, len(content)) + content
     content = value.encode("utf-8") if isinstance(value, str) else b""
-    if vr not in _PADDING or not isinstance(value, str) or len(content) > _HEAD_LIMIT:
+    if vr not in _PADDING or not isinstance(value, str) or len(content) > HEAD_LIMIT:
         return _encode_by_pydicom(element)
     content += _PADDING[vr] * (len(content) % 2)
-    return _HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), len(content)) + content
+    return HEAD.pack(tag >> 16, tag & 0xFFFF, vr.encode(), len(content)) + content
 
 
 def _encode_by_pydicom(element: DataElement | RawDataElement) -> bytes:
@@ -110,7 +110,7 @@ class Stencil:
         places = []
         for (_, keyword), value in zip(self._fields, padded, strict=True):
             tag = tag_for_keyword(keyword) or 0
-            head = _HEAD.pack(tag >> 16, tag & 0xFFFF, dictionary_VR(tag).encode(), len(value))
+            head = HEAD.pack(tag >> 16, tag & 0xFFFF, dictionary_VR(tag).encode(), len(value))
             if content.count(head + value) != 1:
                 raise ValueError(f"{keyword} does not stand in the item once")
             start = content.index(head + value) + len(head)

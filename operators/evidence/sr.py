@@ -214,12 +214,13 @@ def _content(report: Report, counts: np.ndarray, seg: Identity) -> Iterator[byte
     found = [finding for finding in report.findings if finding.voxels]
     if found:
         used = algorithm(report.segmentation.model)
+        encoded = b"".join(map(encode_item, used))
         yield container(
             codes.DCM.ImagingMeasurements,
             (
                 group
                 for number, finding in enumerate(found, start=1)
-                for group in _groups(report, finding, number, counts, seg, used)
+                for group in _groups(report, finding, number, counts, seg, used, encoded)
             ),
         )
     remarks = [text_item(COMMENT, text) for text in _remarks(report)]
@@ -340,6 +341,7 @@ def _groups(
     counts: np.ndarray,
     seg: Identity,
     algorithm: sr.AlgorithmIdentification,
+    encoded_algorithm: bytes,
 ) -> Iterator[bytes]:
     """The planar and the volumetric group of one structure, in this order.
 
@@ -361,7 +363,7 @@ def _groups(
         number=number,
         seg=seg,
         outline=largest_outline(segmentation.mask, segment.number, counts[:, segment.number]),
-        algorithm=b"".join(map(encode_item, algorithm)),
+        algorithm=encoded_algorithm,
         remarks=(*rule_items(finding), *comparison_items(report, finding)),
     )
     yield planar_group(structure)

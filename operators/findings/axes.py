@@ -193,9 +193,8 @@ def _farthest_reached(centres: np.ndarray, steps: np.ndarray) -> np.ndarray:
     def longest(one: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray]:
         lengths = np.linalg.norm((centres[other] - centres[one])[:, None] + more, axis=2)
         pair, n = np.unravel_index(np.argmax(lengths), lengths.shape)
-        return float(lengths[pair, n]), np.stack([centres[one[pair]], centres[other[pair]]]) + both[
-            n
-        ]
+        ends = np.stack([centres[one[pair]], centres[other[pair]]]) + both[n]
+        return float(lengths[pair, n]), ends
 
     along = centres @ steps
     best = longest(along.argmin(axis=0), along.argmax(axis=0))
